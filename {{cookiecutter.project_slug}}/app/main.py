@@ -1,0 +1,74 @@
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import iter_route_contexts
+from starlette.middleware.cors import CORSMiddleware
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from app import health
+from app.api_keys.dependencies import RequiresKey
+from app.api_keys.router import router as api_keys_router
+from app.api_keys.verifier import Verifier
+from app.database import Database
+from app.errors import add_error_handlers
+from app.logging import RequestMiddleware, configure_logging
+from app.openapi import Api
+from app.settings import PYPROJECT, Settings, get_settings
+from app.users.router import router as users_router
+
+
+def create_app(settings: Settings | None = None, database: Database | None = None) -> Api:
+    """The application; without arguments as the environment describes it, for `uvicorn --factory`."""
+    settings = settings or get_settings()
+    configure_logging(settings)
+
+    app = Api(
+        title=settings.project_name,
+        description=PYPROJECT["project"]["description"],
+        version=PYPROJECT["project"]["version"],
+        lifespan=lifespan,
+        docs_url="/docs" if settings.docs_are_public else None,
+        openapi_url="/openapi.json" if settings.docs_are_public else None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.locations = settings.api_key_locations
+    app.state.settings = settings
+    app.state.database = database or Database(settings.database_url)
+    app.state.verifier = Verifier(settings, app.state.database)
+    app.state.newest_revision = health.newest_revision()
+
+    app.include_router(users_router)
+    app.include_router(api_keys_router)
+    app.include_router(health.router)
+    refuse_unguarded_routes(app)
+
+    # The last one added is the first to see a request.
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"]
+        )
+    if settings.trusted_proxies:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)
+    app.add_middleware(RequestMiddleware)
+    add_error_handlers(app, realm=PYPROJECT["project"]["name"])
+    return app
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    await app.state.database.dispose()
+
+
+def refuse_unguarded_routes(app: FastAPI) -> None:
+    """Stop the start when a route under /v1 asks for no key: a forgotten guard is found here, not by a stranger."""
+    for route in iter_route_contexts(app.routes):
+        if route.path and route.path.startswith("/v1/") and not _asks_for_key(route.dependant):
+            raise RuntimeError(f"{route.path} asks for no key: give {route.name} a CurrentCaller or requires(Scope.…)")
+
+
+def _asks_for_key(dependant: Dependant) -> bool:
+    return isinstance(dependant.call, RequiresKey) or any(map(_asks_for_key, dependant.dependencies))

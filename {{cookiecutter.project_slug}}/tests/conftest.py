@@ -1,0 +1,204 @@
+"""The suite runs on a migrated database of its own: SQLite, or PostgreSQL where TEST_DATABASE_URL names a server.
+
+Each test works inside a transaction that is rolled back. The database of DATABASE_URL is never opened: neither the
+environment's settings nor those of .env are read here.
+"""
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager
+from typing import Protocol
+from uuid import uuid4
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from fastapi import FastAPI
+from httpx import ASGITransport, AsyncClient
+from pydantic import SecretStr
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from app.api_keys import service as api_keys
+from app.api_keys.models import UserApiKey
+from app.api_keys.schemas import ApiKeyCreate
+from app.database import Database
+from app.main import create_app
+from app.scopes import Scope
+from app.settings import ROOT, Settings
+from app.users import service as users
+from app.users.models import User
+from app.users.schemas import UserCreate
+
+TEST_DATABASE_URL = os.environ.get("TEST_DATABASE_URL")
+PEPPER = "gZ0b-3m1Qe7xU9fWc5sKt8yRj2vHnL4aPdXo6iTuEMk"
+
+for variable in Settings.model_fields:
+    os.environ.pop(variable.upper(), None)
+Settings.model_config["env_file"] = None
+
+
+class MakeDatabase(Protocol):
+    def __call__(self, *, migrated: bool = True) -> str: ...
+
+
+@pytest.fixture(scope="session")
+def make_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeDatabase]:
+    """Makes databases that nothing else uses, and drops them in the end; gives their URLs."""
+    names: list[str] = []
+
+    def make(*, migrated: bool = True) -> str:
+        if TEST_DATABASE_URL is None:
+            url = f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('database') / 'test.db'}"
+        else:
+            names.append(f"test_{uuid4().hex}")
+            _on_server(f"CREATE DATABASE {names[-1]}")
+            server = make_url(TEST_DATABASE_URL).set(drivername="postgresql+psycopg", database=names[-1])
+            url = server.render_as_string(hide_password=False)
+        if migrated:
+            command.upgrade(alembic_config(url), "head")
+        return url
+
+    yield make
+    for name in names:
+        _on_server(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _on_server(statement: str) -> None:
+    server = make_url(TEST_DATABASE_URL or "").set(drivername="postgresql+psycopg")
+    engine = create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
+
+
+def alembic_config(url: str) -> Config:
+    config = Config(ROOT / "alembic.ini")
+    config.attributes["database_url"] = url
+    return config
+
+
+@pytest.fixture(scope="session")
+def database_url(make_database: MakeDatabase) -> str:
+    return make_database()
+
+
+@pytest.fixture(scope="session")
+async def real_database(database_url: str) -> AsyncIterator[Database]:
+    database = Database(database_url)
+    yield database
+    await database.dispose()
+
+
+class RollbackDatabase(Database):
+    """Everything happens on one connection, inside one transaction that never commits."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self.only_connection = connection
+
+    @asynccontextmanager
+    async def session(self, *, read_only: bool = False) -> AsyncIterator[AsyncSession]:
+        async with AsyncSession(
+            self.only_connection, join_transaction_mode="create_savepoint", expire_on_commit=False
+        ) as session:
+            yield session
+            await session.commit()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncConnection]:
+        yield self.only_connection
+
+    async def dispose(self) -> None:
+        pass
+
+
+@pytest.fixture
+async def database(real_database: Database) -> AsyncIterator[Database]:
+    async with real_database.engine.connect() as connection:
+        transaction = await connection.begin()
+        yield RollbackDatabase(connection)
+        await transaction.rollback()
+
+
+def make_settings(**changes: object) -> Settings:
+    """The settings of a test: good ones, but for what it changes."""
+    good = {
+        "environment": "test",
+        "database_url": "sqlite://",
+        "api_key_prefix": "acme",
+        "api_key_peppers": {1: SecretStr(PEPPER)},
+    }
+    return Settings.model_validate(good | changes)
+
+
+@pytest.fixture
+def settings(request: pytest.FixtureRequest) -> Settings:
+    """A test changes them with `@pytest.mark.parametrize("settings", [{…}], indirect=True)`."""
+    return make_settings(**getattr(request, "param", {}))
+
+
+@pytest.fixture
+def app(settings: Settings, database: Database) -> FastAPI:
+    return create_app(settings, database)
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[AsyncClient]:
+    """A client without a key."""
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
+        yield client
+
+
+class KeyClient(AsyncClient):
+    """A client whose requests carry a key."""
+
+    user: User
+    key: UserApiKey
+    api_key: str
+
+
+class AsUser(Protocol):
+    def __call__(
+        self, *, scopes: list[Scope] | None = None, admin: bool = False, user: User | None = None
+    ) -> Awaitable[KeyClient]: ...
+
+
+@pytest.fixture
+async def as_user(app: FastAPI, settings: Settings, database: Database) -> AsyncIterator[AsUser]:
+    """`await as_user(scopes=[…])`: a client with a key of a new user; by default it may do all that the user may."""
+    clients: list[KeyClient] = []
+
+    async def make(*, scopes: list[Scope] | None = None, admin: bool = False, user: User | None = None) -> KeyClient:
+        if scopes is None:
+            scopes = [scope for scope in Scope if admin or scope is not Scope.ADMIN]
+        async with database.session() as session:
+            owner = user or await users.create(session, UserCreate(email=f"{uuid4().hex}@example.com", is_admin=admin))
+            new = ApiKeyCreate(name="a key", scopes=scopes, user_id=owner.id)
+            key, api_key = await api_keys.create(session, settings, new, actor=None)
+        headers = {"Authorization": f"Bearer {api_key}"}
+        client = KeyClient(transport=ASGITransport(app), base_url="http://test", headers=headers)
+        client.user, client.key, client.api_key = owner, key, api_key
+        clients.append(client)
+        return client
+
+    yield make
+    for client in clients:
+        await client.aclose()
+
+
+class ChangeKey(Protocol):
+    def __call__(self, key: UserApiKey, **changes: object) -> Awaitable[None]: ...
+
+
+@pytest.fixture
+def change_key(database: Database) -> ChangeKey:
+    """Changes a key's row behind the app's back."""
+
+    async def change(key: UserApiKey, **changes: object) -> None:
+        async with database.session() as session:
+            row = await session.get_one(UserApiKey, key.id)
+            row.sqlmodel_update(changes)
+
+    return change

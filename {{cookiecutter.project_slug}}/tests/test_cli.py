@@ -1,0 +1,145 @@
+import json
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from app import cli
+from app.api_keys import format as key_format
+from app.scopes import Scope
+from app.settings import ROOT, get_settings
+from tests.conftest import PEPPER, MakeDatabase
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def environment(make_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """That of the command line: an empty database, and settings from variables."""
+    monkeypatch.setenv("DATABASE_URL", make_database(migrated=False))
+    monkeypatch.setenv("API_KEY_PEPPERS", f"1:{PEPPER}")
+    monkeypatch.setenv("API_KEY_PREFIX", "acme")
+    get_settings.cache_clear()
+    return monkeypatch
+
+
+@pytest.fixture
+def run(environment: pytest.MonkeyPatch) -> Run:
+    """Runs a command in this process."""
+    return lambda *arguments: CliRunner().invoke(cli.cli, arguments)
+
+
+@pytest.fixture
+def started(run: Run) -> Run:
+    run("start", "admin@example.com")
+    return run
+
+
+def test_start_makes_the_admin_once_and_prints_just_the_key(run: Run) -> None:
+    first = run("start", "Admin@Example.com")
+    key_id = key_format.parse(first.stdout.strip(), "acme", "test")
+    assert key_id is not None
+    assert "only time" in first.stderr
+    keys = json.loads(run("keys", "list", "admin@example.com", "--json").stdout)
+    assert [key["id"] for key in keys] == [key_id]
+    assert keys[0]["scopes"] == sorted(Scope)
+
+    second = run("start", "another@example.com")
+    assert (second.exit_code, second.stdout) == (0, "")
+    assert "nothing was changed" in second.stderr
+    assert len(json.loads(run("users", "list", "--json").stdout)) == 1
+
+
+def test_users_are_created_and_listed(started: Run) -> None:
+    created = started("users", "create", "ada@example.com", "--first-name", "Ada", "--admin", "--json")
+    assert json.loads(created.stdout)[0]["first_name"] == "Ada"
+    listed = json.loads(started("users", "list", "--json").stdout)
+    assert {user["email"]: user["is_admin"] for user in listed} == {"ada@example.com": True, "admin@example.com": True}
+
+
+@pytest.mark.parametrize(("options", "days"), [([], 15), (["--expires-in-days", "3"], 3), (["--never-expires"], None)])
+def test_a_key_is_created_with_its_scopes_and_end(started: Run, options: list[str], days: int | None) -> None:
+    made = started("keys", "create", "admin@example.com", "--name", "ci", "--scope", "users:read", *options)
+    key_id = key_format.parse(made.stdout.strip(), "acme", "test")
+    key = next(key for key in json.loads(started("keys", "list", "--json").stdout) if key["id"] == key_id)
+    assert (key["name"], key["scopes"]) == ("ci", ["users:read"])
+    assert (key["expires_at"] is None) is (days is None)
+
+
+def test_a_key_is_revoked(started: Run) -> None:
+    key_id = json.loads(started("keys", "list", "--json").stdout)[0]["id"]
+    revoked = started("keys", "revoke", key_id)
+    assert revoked.exit_code == 0
+    assert "\trevoked\t" in revoked.stdout
+    assert json.loads(started("keys", "list", "--json").stdout)[0]["status"] == "revoked"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["users", "create", "ADMIN@example.com"], "There is a user with this email already."),
+        (["keys", "create", "nobody@example.com", "--name", "x"], "There is no user nobody@example.com."),
+        (["keys", "revoke", "0000000000000000"], "There is nothing here that you may see."),
+    ],
+)
+def test_a_refusal_is_one_sentence_and_exit_1(started: Run, arguments: list[str], sentence: str) -> None:
+    result = started(*arguments)
+    assert (result.exit_code, result.stdout, result.stderr.strip()) == (1, "", sentence)
+
+
+def test_scopes_that_the_owner_cannot_have_are_refused(started: Run) -> None:
+    started("users", "create", "ada@example.com")
+    result = started("keys", "create", "ada@example.com", "--name", "x", "--scope", "admin")
+    assert (result.exit_code, result.stderr.strip()) == (1, "The owner of the key would have to be an admin.")
+
+
+def test_a_database_that_is_not_migrated_is_one_sentence(run: Run) -> None:
+    result = run("users", "list")
+    assert result.exit_code == 1
+    assert "alembic upgrade head" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["keys", "create", "admin@example.com"],
+        ["keys", "create", "admin@example.com", "--name", "x", "--scope", "nothing"],
+        ["keys", "create", "admin@example.com", "--name", "x", "--expires-in-days", "1", "--never-expires"],
+        ["keys", "nonsense"],
+    ],
+)
+def test_wrong_usage_is_exit_2(started: Run, arguments: list[str]) -> None:
+    assert started(*arguments).exit_code == 2
+
+
+def test_a_value_that_does_not_fit_is_wrong_usage(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment.setattr(sys, "argv", ["app", "users", "create", "not-an-email"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module("app", run_name="__main__")
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith("email: ")
+
+
+def test_a_terminal_gets_a_table(started: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    started("keys", "create", "admin@example.com", "--name", "[red]ci")
+    monkeypatch.setattr(cli, "on_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "200")
+    table = started("keys", "list").stdout
+    assert "┃ status" in table
+    assert "[red]ci" in table
+    started("users", "create", "ada@example.com")
+    assert "┃" not in started("keys", "list", "ada@example.com").stdout
+
+
+def test_a_wrong_setting_is_one_sentence_on_the_real_command_line(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("API_KEY_PEPPERS", "1:short")
+    command = [sys.executable, "-m", "app", "users", "list"]
+    result = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.strip() == "API_KEY_PEPPERS has a secret (id 1) shorter than 32 characters."

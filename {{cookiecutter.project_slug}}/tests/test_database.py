@@ -1,0 +1,153 @@
+import asyncio
+from datetime import UTC, datetime, timedelta, timezone
+from uuid import uuid4
+
+import pytest
+from fastapi import FastAPI
+from httpx import ASGITransport, AsyncClient
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError, OperationalError, StatementError
+from sqlmodel import col, select, update
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from app.api_keys import service as api_keys
+from app.api_keys.models import UserApiKey
+from app.api_keys.schemas import ApiKeyCreate
+from app.database import Database
+from app.errors import Conflict
+from app.main import create_app
+from app.users import service as users
+from app.users.models import User
+from app.users.schemas import UserCreate
+from tests.conftest import AsUser, MakeDatabase, make_settings
+
+
+async def add_user(database: Database, email: str = "ada@example.com") -> User:
+    async with database.session() as session:
+        return await users.create(session, UserCreate(email=email))
+
+
+async def add_key(database: Database, user: User) -> UserApiKey:
+    async with database.session() as session:
+        new = ApiKeyCreate(name="a key", scopes=[], user_id=user.id)
+        return (await api_keys.create(session, make_settings(api_key_max_per_user=5), new, actor=None))[0]
+
+
+@pytest.fixture(scope="session")
+def committing_url(make_database: MakeDatabase) -> str:
+    return make_database()
+
+
+@pytest.fixture
+async def committing(committing_url: str) -> Database:
+    """A database with real connections and commits, for what happens between two of them."""
+    return Database(committing_url)
+
+
+async def test_times_come_back_in_utc(database: Database) -> None:
+    user = await add_user(database)
+    moment = datetime(2030, 1, 1, 2, tzinfo=timezone(timedelta(hours=2)))
+    async with database.session() as session:
+        await session.exec(update(User).where(col(User.id) == user.id).values(created_at=moment))
+    async with database.session() as session:
+        created_at = (await session.exec(select(User.created_at).where(User.id == user.id))).one()
+    assert (created_at, created_at.tzinfo) == (datetime(2030, 1, 1, tzinfo=UTC), UTC)
+
+
+async def test_a_naive_time_is_refused(database: Database) -> None:
+    with pytest.raises(StatementError, match="without a time zone"):
+        async with database.session() as session:
+            await session.exec(update(User).values(created_at=datetime(2030, 1, 1)))  # noqa: DTZ001 - the point
+
+
+async def test_deleting_a_user_deletes_their_keys_in_the_session_and_in_the_database(database: Database) -> None:
+    for through_session in (True, False):
+        user = await add_user(database)
+        key = await add_key(database, user)
+        async with database.session() as session:
+            if through_session:
+                await session.delete(await session.get_one(User, user.id))
+            else:
+                connection = await session.connection()
+                await connection.execute(text("DELETE FROM users WHERE email = 'ada@example.com'"))
+        async with database.session() as session:
+            assert await session.get(UserApiKey, key.id) is None
+
+
+async def test_a_key_that_is_taken_from_its_user_is_deleted(database: Database) -> None:
+    user = await add_user(database)
+    key = await add_key(database, user)
+    async with database.session() as session:
+        owner = await session.get_one(User, user.id)
+        await session.refresh(owner, ["api_keys"])
+        assert [key.id for key in owner.api_keys] == [key.id]
+        owner.api_keys.clear()
+    async with database.session() as session:
+        assert await session.get(UserApiKey, key.id) is None
+
+
+async def test_a_key_without_a_user_is_refused_by_the_database(database: Database) -> None:
+    user = await add_user(database)
+    key = await add_key(database, user)
+    with pytest.raises(IntegrityError):
+        async with database.session() as session:
+            await session.exec(update(UserApiKey).where(col(UserApiKey.id) == key.id).values(user_id=uuid4()))
+
+
+async def test_a_block_that_raises_commits_nothing(committing: Database) -> None:
+    async def fail() -> None:
+        async with committing.session() as session:
+            await users.create(session, UserCreate(email="nobody@example.com"))
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await fail()
+    async with committing.session(read_only=True) as session:
+        assert await users.by_email(session, "nobody@example.com") is None
+    await committing.dispose()
+
+
+async def test_a_commit_that_fails_is_never_answered_with_success(
+    app: FastAPI, as_user: AsUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    me = await as_user()
+
+    async def fail(_: AsyncSession) -> None:
+        raise OperationalError("COMMIT", {}, Exception("disk full"))
+
+    monkeypatch.setattr(AsyncSession, "commit", fail)
+    response = await me.post("/v1/api-keys", json={"name": "x", "scopes": []})
+    assert response.status_code == 503
+
+
+async def test_creates_at_once_never_pass_the_limit(committing: Database) -> None:
+    user = await add_user(committing, "parallel@example.com")
+    results = await asyncio.gather(*(add_key(committing, user) for _ in range(20)), return_exceptions=True)
+    made = [result for result in results if isinstance(result, UserApiKey)]
+    refused = [result for result in results if isinstance(result, Conflict)]
+    assert (len(made), len(refused)) == (5, 15)
+    await committing.dispose()
+
+
+async def test_two_users_never_share_an_email_in_any_case(committing: Database) -> None:
+    emails = ["Same@example.com", "same@EXAMPLE.com"] * 5
+    results = await asyncio.gather(*(add_user(committing, email) for email in emails), return_exceptions=True)
+    assert sum(isinstance(result, User) for result in results) == 1
+    assert sum(isinstance(result, Conflict) for result in results) == 9
+    await committing.dispose()
+
+
+async def test_requests_at_once_are_all_answered(committing_url: str) -> None:
+    """More of them than connections: they wait for each other, and none is refused."""
+    settings = make_settings(database_url=committing_url)
+    app = create_app(settings)
+    database: Database = app.state.database
+    user = await add_user(database, "crowd@example.com")
+    async with database.session() as session:
+        new = ApiKeyCreate(name="a key", scopes=[], user_id=user.id)
+        _, api_key = await api_keys.create(session, settings, new, actor=None)
+    headers = {"Authorization": f"Bearer {api_key}"}
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://test", headers=headers) as client:
+        responses = await asyncio.gather(*(client.get("/v1/users/me") for _ in range(100)))
+    assert {response.status_code for response in responses} == {200}
+    await database.dispose()

@@ -1,0 +1,113 @@
+from collections.abc import AsyncIterator
+
+import pytest
+from fastapi import FastAPI
+from httpx import AsyncClient, Response
+from starlette.exceptions import HTTPException
+
+from app.api_keys import service
+from tests.conftest import AsUser
+
+
+def is_problem(response: Response, status: int, code: str) -> bool:
+    body = response.json()
+    return (
+        (response.status_code, body["status"], body["code"]) == (status, status, code)
+        and response.headers["content-type"] == "application/problem+json"
+        and body["request_id"] == response.headers["x-request-id"]
+        and {"type", "title", "detail", "instance"} <= body.keys()
+    )
+
+
+async def test_an_unknown_path_is_a_problem(client: AsyncClient) -> None:
+    response = await client.get("/nothing?api_key=secret")
+    assert is_problem(response, 404, "not_found")
+    assert response.json()["instance"] == "/nothing"
+
+
+async def test_a_wrong_method_names_all_the_right_ones(client: AsyncClient) -> None:
+    response = await client.put("/v1/api-keys")
+    assert is_problem(response, 405, "method_not_allowed")
+    assert response.headers["allow"] == "GET, POST"
+
+
+async def test_a_body_that_is_not_declared_as_json_is_refused(as_user: AsUser) -> None:
+    me = await as_user()
+    for headers in ({}, {"Content-Type": "text/plain"}):
+        response = await me.post("/v1/api-keys", content=b'{"name": "x", "scopes": []}', headers=headers)
+        assert is_problem(response, 415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize(
+    "body", [b"{", b"\xff\xfe", b"[" * 100_000, b'{"name": ' + b"9" * 5000 + b"}", b'{"name": "\xed\xa0\x80"}']
+)
+async def test_a_body_that_cannot_be_read_is_refused(as_user: AsUser, body: bytes) -> None:
+    me = await as_user()
+    response = await me.post("/v1/api-keys", content=body, headers={"Content-Type": "application/json"})
+    assert 400 <= response.status_code < 500
+    assert is_problem(response, response.status_code, response.json()["code"])
+
+
+@pytest.mark.parametrize("name", [b'"\\ud800"', b"NaN", b"1e999", b"Infinity", b"1" + b"0" * 30, b'"a\\u0000b"'])
+async def test_a_value_that_json_can_hold_and_we_cannot_is_refused(as_user: AsUser, name: bytes) -> None:
+    me = await as_user()
+    body = b'{"scopes": [], "name": ' + name + b"}"
+    response = await me.post("/v1/api-keys", content=body, headers={"Content-Type": "application/json"})
+    assert is_problem(response, 422, "invalid_input")
+    assert response.json()["errors"][0]["pointer"] == "/body/name"
+
+
+async def test_a_body_over_a_mebibyte_is_refused_declared_or_not(as_user: AsUser) -> None:
+    me = await as_user()
+
+    async def streamed() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield b"a" * 100_000
+
+    for content in (b"a" * 2_000_000, streamed()):
+        response = await me.post("/v1/api-keys", content=content, headers={"Content-Type": "application/json"})
+        assert is_problem(response, 413, "content_too_large")
+
+
+async def test_rejected_values_and_long_names_are_not_echoed(as_user: AsUser) -> None:
+    me = await as_user()
+    body = {"name": ["value-that-is-wrong"], "scopes": [], me.api_key: 1, "a/b~c": 1}
+    response = await me.post("/v1/api-keys", json=body)
+    assert is_problem(response, 422, "invalid_input")
+    assert "value-that-is-wrong" not in response.text
+    assert me.api_key not in response.text
+    assert {error["pointer"] for error in response.json()["errors"]} == {"/body/name", "/body/…", "/body/a~1b~0c"}
+
+
+async def test_no_answer_lists_errors_without_end(as_user: AsUser) -> None:
+    me = await as_user()
+    response = await me.post("/v1/api-keys", json={f"field{number}": 1 for number in range(1000)})
+    assert len(response.json()["errors"]) == 20
+
+
+async def test_what_nothing_else_caught_is_a_500_that_says_nothing_of_the_inside(
+    as_user: AsUser, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(*_: object) -> None:
+        raise LookupError("internal detail")
+
+    monkeypatch.setattr(service, "page", fail)
+    response = await (await as_user()).get("/v1/api-keys")
+    assert is_problem(response, 500, "internal_error")
+    assert "internal detail" not in response.text
+    assert "internal detail" in caplog.text
+
+
+async def test_an_http_exception_of_a_library_is_a_problem_too(app: FastAPI, client: AsyncClient) -> None:
+    @app.get("/teapot")
+    async def teapot() -> None:
+        raise HTTPException(400, headers={"X-Kind": "pot"})
+
+    response = await client.get("/teapot")
+    assert is_problem(response, 400, "invalid_request")
+    assert response.headers["x-kind"] == "pot"
+
+
+async def test_a_lone_surrogate_in_a_path_is_no_500(as_user: AsUser) -> None:
+    response = await (await as_user()).get("/v1/api-keys/%ED%A0%80")
+    assert 400 <= response.status_code < 500

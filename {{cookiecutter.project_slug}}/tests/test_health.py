@@ -1,0 +1,62 @@
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from httpx import ASGITransport, AsyncClient
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.database import Database
+from app.main import create_app
+from tests.conftest import MakeDatabase, make_settings
+
+
+async def test_live_asks_nothing_of_the_database() -> None:
+    app = create_app(make_settings(database_url="postgresql://127.0.0.1:1/nowhere"))
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
+        assert (await client.get("/health/live")).json() == {"status": "ok"}
+
+
+async def test_ready_while_the_database_is_at_head(client: AsyncClient) -> None:
+    response = await client.get("/health/ready")
+    assert (response.status_code, response.json()) == (200, {"status": "ok"})
+
+
+async def detail_of_503(app: FastAPI) -> str:
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
+        response = await client.get("/health/ready")
+    assert (response.status_code, response.json()["code"]) == (503, "unavailable")
+    return str(response.json()["detail"])
+
+
+async def test_not_ready_while_a_migration_is_missing(app: FastAPI, database: Database) -> None:
+    async with database.session() as session:
+        await (await session.connection()).execute(text("UPDATE alembic_version SET version_num = 'older'"))
+    assert "alembic upgrade head" in await detail_of_503(app)
+
+
+async def test_not_ready_on_an_empty_database(make_database: MakeDatabase) -> None:
+    app = create_app(make_settings(database_url=make_database(migrated=False)))
+    assert "alembic upgrade head" in await detail_of_503(app)
+    await app.state.database.dispose()
+
+
+async def test_not_ready_while_the_database_is_away() -> None:
+    app = create_app(make_settings(database_url="postgresql://127.0.0.1:1/nowhere"))
+    assert await detail_of_503(app) == "The database does not answer."
+
+
+async def test_not_ready_while_the_database_hangs(app: FastAPI) -> None:
+    class Frozen(Database):
+        def __init__(self) -> None:
+            pass
+
+        @asynccontextmanager
+        async def connection(self) -> AsyncIterator[AsyncConnection]:
+            await asyncio.Event().wait()
+            raise AssertionError
+            yield
+
+    app.state.database = Frozen()
+    assert await detail_of_503(app) == "The database does not answer."

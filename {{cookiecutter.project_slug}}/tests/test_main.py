@@ -1,0 +1,113 @@
+from typing import Annotated
+
+import pytest
+from fastapi import Depends, FastAPI
+from httpx import AsyncClient
+from starlette.types import Message
+
+from app.api_keys.dependencies import CurrentCaller
+from app.database import utc_now
+from app.main import create_app, refuse_unguarded_routes
+from tests.conftest import AsUser, ChangeKey, make_settings
+from tests.test_settings import GOOD
+
+
+def v1_operations(app: FastAPI) -> list[tuple[str, str]]:
+    document = app.openapi()
+    return [(method, path) for path, item in document["paths"].items() for method in item if path.startswith("/v1/")]
+
+
+async def test_every_v1_route_refuses_no_key_and_every_kind_of_bad_key(
+    app: FastAPI, client: AsyncClient, as_user: AsUser, change_key: ChangeKey
+) -> None:
+    revoked, expired = await as_user(), await as_user()
+    await change_key(revoked.key, revoked_at=utc_now())
+    await change_key(expired.key, expires_at=utc_now())
+    attempts = {
+        "not_authenticated": {},
+        "api_key_invalid": {"Authorization": "Bearer acme_test_wrong"},
+        "api_key_revoked": {"Authorization": f"Bearer {revoked.api_key}"},
+        "api_key_expired": {"Authorization": f"Bearer {expired.api_key}"},
+    }
+    operations = v1_operations(app)
+    assert len(operations) >= 5
+    for method, path in operations:
+        for code, headers in attempts.items():
+            response = await client.request(method, path.replace("{key_id}", "current"), headers=headers)
+            assert (response.status_code, response.json()["code"]) == (401, code), (method, path)
+
+
+async def test_every_v1_route_is_described_with_its_key_and_its_refusals(app: FastAPI) -> None:
+    document = app.openapi()
+    assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+    for method, path in v1_operations(app):
+        operation = document["paths"][path][method]
+        assert [*operation["security"][0]] == ["bearer"]
+        assert {"400", "401", "503"} <= operation["responses"].keys()
+        for status, response in operation["responses"].items():
+            assert status < "400" or [*response["content"]] == ["application/problem+json"]
+    create = document["paths"]["/v1/api-keys"]["post"]
+    assert create["security"] == [{"bearer": ["api_keys:write"]}]
+    assert app.openapi() is document
+
+
+@pytest.mark.parametrize("settings", [{"api_key_locations": ["header", "query"]}], indirect=True)
+async def test_only_places_that_are_on_are_described(app: FastAPI) -> None:
+    document = app.openapi()
+    assert [*document["components"]["securitySchemes"]] == ["header", "query"]
+    assert document["paths"]["/v1/users/me"]["get"]["security"] == [{"header": []}, {"query": []}]
+
+
+@pytest.mark.parametrize(("settings", "status"), [({}, 200), ({"docs_enabled": False}, 404)], indirect=["settings"])
+async def test_the_docs_can_be_hidden(client: AsyncClient, status: int) -> None:
+    for path in ("/docs", "/openapi.json"):
+        assert (await client.get(path)).status_code == status
+
+
+def test_a_route_that_asks_for_no_key_stops_the_start(app: FastAPI) -> None:
+    async def unrelated() -> None: ...
+
+    @app.get("/v1/guarded")
+    async def guarded(caller: CurrentCaller) -> None: ...
+
+    refuse_unguarded_routes(app)
+
+    @app.get("/v1/forgotten")
+    async def forgotten(something: Annotated[None, Depends(unrelated)]) -> None: ...
+
+    with pytest.raises(RuntimeError, match="/v1/forgotten asks for no key"):
+        refuse_unguarded_routes(app)
+
+
+@pytest.mark.parametrize("settings", [{"cors_origins": ["https://app.example.com"]}], indirect=True)
+async def test_pages_of_the_configured_origins_may_call(client: AsyncClient) -> None:
+    for origin, allowed in (("https://app.example.com", "https://app.example.com"), ("https://evil.example", None)):
+        headers = {"Origin": origin, "Access-Control-Request-Method": "GET"}
+        response = await client.options("/v1/users/me", headers=headers)
+        assert response.headers.get("access-control-allow-origin") == allowed
+
+
+async def test_the_end_of_the_app_closes_its_connections(database_url: str) -> None:
+    app = create_app(make_settings(database_url=database_url))
+    sent: list[str] = []
+
+    async def receive() -> Message:
+        if not sent:
+            return {"type": "lifespan.startup"}
+        async with app.state.database.connection():
+            pass
+        assert app.state.database.engine.pool.checkedin() == 1
+        return {"type": "lifespan.shutdown"}
+
+    async def send(message: Message) -> None:
+        sent.append(message["type"])
+
+    await app({"type": "lifespan", "asgi": {"version": "3.0"}}, receive, send)
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert app.state.database.engine.pool.checkedin() == 0
+
+
+def test_without_arguments_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in GOOD.items():
+        monkeypatch.setenv(name, value)
+    assert create_app().state.settings.api_key_prefix == "acme"

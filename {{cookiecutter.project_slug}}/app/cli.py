@@ -25,15 +25,18 @@ from app.api_keys import service as api_keys
 from app.api_keys.models import UserApiKey
 from app.api_keys.schemas import ApiKeyCreate, ApiKeyCreated, ApiKeyRead
 from app.database import Database, utc_now
-from app.errors import ApiError, InvalidInput, NotFound
+from app.errors import ApiError, InvalidInput
 from app.scopes import Scope
 from app.settings import ROOT, get_settings
+from app.usage import service as usage
+from app.usage.schemas import UsageQuery, UsageRead
 from app.users import service as users
 from app.users.models import User
-from app.users.schemas import UserCreate, UserRead
+from app.users.schemas import UserCreate, UserRead, UserUpdate
 
 T = TypeVar("T")
 Email = Annotated[str, typer.Argument(help="The user's email address.")]
+KeyId = Annotated[str, typer.Argument(metavar="ID", help="The key's id.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 cli = typer.Typer(
@@ -43,6 +46,12 @@ users_cli = typer.Typer(no_args_is_help=True, help="The owners of keys.")
 keys_cli = typer.Typer(no_args_is_help=True, help="API keys.")
 cli.add_typer(users_cli, name="users")
 cli.add_typer(keys_cli, name="keys")
+
+
+class PepperRead(BaseModel):
+    pepper: int
+    keys: int
+    known: bool
 
 
 def main() -> None:
@@ -92,6 +101,26 @@ def list_users(as_json: AsJson = False) -> None:
     _print_users(rows, as_json)
 
 
+@users_cli.command("disable")
+def disable_user(email: Email, as_json: AsJson = False) -> None:
+    """Refuse all keys of a user, until they are enabled again."""
+    _set_active(email, as_json, is_active=False)
+
+
+@users_cli.command("enable")
+def enable_user(email: Email, as_json: AsJson = False) -> None:
+    """Let a disabled user's keys work again."""
+    _set_active(email, as_json, is_active=True)
+
+
+def _set_active(email: str, as_json: bool, *, is_active: bool) -> None:
+    async def work(session: AsyncSession) -> User:
+        user = await users.by_email(session, email)
+        return await users.change(session, user.id, UserUpdate(is_active=is_active))
+
+    _print_users([_run(work)], as_json)
+
+
 @keys_cli.command("create")
 def create_key(
     email: Email,
@@ -111,7 +140,7 @@ def create_key(
         expiry["expires_at"] = None
 
     async def work(session: AsyncSession) -> ApiKeyCreated:
-        owner = await _user(session, email)
+        owner = await users.by_email(session, email)
         return await _create_key(session, ApiKeyCreate(name=name, scopes=scope or [], user_id=owner.id, **expiry))
 
     _print_key(_run(work), as_json)
@@ -122,33 +151,65 @@ def list_keys(email: Annotated[str | None, typer.Argument()] = None, as_json: As
     """List the keys of the user EMAIL, or everybody's."""
 
     async def work(session: AsyncSession) -> Sequence[UserApiKey]:
-        return await api_keys.everyones(session, (await _user(session, email)).id if email else None)
+        return await api_keys.everyones(session, (await users.by_email(session, email)).id if email else None)
 
     _print_keys(_run(work), as_json)
 
 
 @keys_cli.command("revoke")
-def revoke_key(key_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False) -> None:
+def revoke_key(key_id: KeyId, as_json: AsJson = False) -> None:
     """Revoke a key for good."""
 
     async def work(session: AsyncSession) -> UserApiKey:
-        key = await api_keys.get(session, key_id, None)
-        await api_keys.revoke(session, key)
+        key = await api_keys.get(session, key_id, actor=None, lock=True)
+        await api_keys.revoke(session, key, actor=None)
         return key
 
     _print_keys([_run(work)], as_json)
 
 
-async def _user(session: AsyncSession, email: str) -> User:
-    user = await users.by_email(session, email)
-    if user is None:
-        raise NotFound(f"There is no user {email}.")
-    return user
+@keys_cli.command("rotate")
+def rotate_key(
+    key_id: KeyId,
+    overlap_seconds: Annotated[int, typer.Option(min=0, max=2_592_000, help="How long the old key works on.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Replace a key by a new one with the same rights, and print that, this once."""
+
+    async def work(session: AsyncSession) -> ApiKeyCreated:
+        key = await api_keys.get(session, key_id, actor=None, lock=True)
+        successor, text = await api_keys.rotate(session, get_settings(), key, overlap_seconds, actor=None)
+        return ApiKeyCreated.of(successor, api_key=text)
+
+    _print_key(_run(work), as_json)
+
+
+@keys_cli.command("usage")
+def show_usage(key_id: KeyId, as_json: AsJson = False) -> None:
+    """Show how often a key was used on each of the last 30 days."""
+
+    async def work(session: AsyncSession) -> UsageRead:
+        key = await api_keys.get(session, key_id, actor=None)
+        return await usage.read(session, key.id, UsageQuery())
+
+    _print_rows(_run(work).buckets, ["start", "requests", "errors"], as_json)
+
+
+@keys_cli.command("peppers")
+def show_peppers(as_json: AsJson = False) -> None:
+    """Count the unrevoked keys that each pepper signed; one that none is left on can go from API_KEY_PEPPERS."""
+    counts = _run(api_keys.count_by_pepper)
+    known = get_settings().api_key_peppers
+    rows = [
+        PepperRead(pepper=number, keys=counts.get(number, 0), known=number in known)
+        for number in sorted(counts | known)
+    ]
+    _print_rows(rows, ["pepper", "keys", "known"], as_json)
 
 
 async def _create_key(session: AsyncSession, new: ApiKeyCreate) -> ApiKeyCreated:
     key, text = await api_keys.create(session, get_settings(), new, actor=None)
-    return ApiKeyCreated.of(key, text)
+    return ApiKeyCreated.of(key, api_key=text)
 
 
 def _run(work: Callable[[AsyncSession], Awaitable[T]]) -> T:

@@ -17,6 +17,7 @@
     ├── ContentTooLarge       413 content_too_large
     ├── UnsupportedMediaType  415 unsupported_media_type
     ├── InvalidInput          422 invalid_input
+    ├── RateLimited           429 rate_limited
     ├── InternalError         500 internal_error
     └── Unavailable           503 unavailable
 
@@ -32,6 +33,7 @@ from typing import ClassVar
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
+from limits.errors import StorageError
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
@@ -138,6 +140,20 @@ class InvalidInput(ApiError):
         self.members = {"errors": [{"pointer": pointer, "detail": detail} for pointer, detail in errors]}
 
 
+class RateLimited(ApiError):
+    """`amount` per `window` seconds is the limit, and `wait` seconds remain of this window (RFC 9110, 10.2.3)."""
+
+    status, detail = 429, "This is more than the limit; Retry-After says when to go on."
+
+    def __init__(self, name: str, amount: int, window: int, wait: int) -> None:
+        super().__init__()
+        self.headers = {
+            "Retry-After": f"{wait}",
+            "RateLimit-Policy": f'"{name}";q={amount};w={window}',
+            "RateLimit": f'"{name}";r=0;t={wait}',
+        }
+
+
 class InternalError(ApiError):
     status, detail = 500, "Something went wrong here, and has been logged."
 
@@ -210,5 +226,5 @@ def add_error_handlers(app: FastAPI, realm: str) -> None:
     app.exception_handler(ApiError)(_api_error)
     app.exception_handler(RequestValidationError)(_validation_error)
     app.exception_handler(HTTPException)(_framework_error)
-    for failure in (OperationalError, InterfaceError, PoolTimeout, TimeoutError, ConnectionError):
+    for failure in (OperationalError, InterfaceError, PoolTimeout, StorageError, TimeoutError, ConnectionError):
         app.exception_handler(failure)(_unavailable)

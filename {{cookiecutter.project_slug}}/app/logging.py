@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api_keys.verifier import Caller
 from app.errors import InternalError, problem
 from app.settings import Settings
+from app.usage.recorder import UsageRecorder
 
 CONSOLE = "%(asctime)s %(levelname)-7s %(message)s"
 SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -55,13 +56,15 @@ def configure_logging(settings: Settings) -> None:
 
 
 class RequestMiddleware:
-    """Gives each request an id, bounds its body, answers what nothing else caught, and writes its line to the log.
+    """Gives each request an id, bounds its body, answers what nothing else caught, counts the use of its key, and
+    writes its line to the log.
 
     Pure ASGI: BaseHTTPMiddleware would cost more than the rest of a request.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, usage: UsageRecorder) -> None:
         self.app = app
+        self.usage = usage
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -94,6 +97,8 @@ class RequestMiddleware:
                 raise
             await problem(Request(scope), InternalError())(scope, receive, send_with_id)
         finally:
+            if caller := scope["state"].get("caller"):
+                self.usage.record(caller.key_id, error=status >= 400)
             access_log.info("request", extra={"fields": _fields(scope, status, time.perf_counter() - started)})
 
 

@@ -8,14 +8,17 @@ from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app import health
-from app.api_keys.dependencies import RequiresKey
+from app.api_keys.dependencies import RequiresKey, authenticate
 from app.api_keys.router import router as api_keys_router
 from app.api_keys.verifier import Verifier
 from app.database import Database
 from app.errors import add_error_handlers
 from app.logging import RequestMiddleware, configure_logging
 from app.openapi import Api
+from app.rate_limit import RateLimiter
 from app.settings import PYPROJECT, Settings, get_settings
+from app.usage.recorder import UsageRecorder
+from app.usage.router import router as usage_router
 from app.users.router import router as users_router
 
 
@@ -38,10 +41,14 @@ def create_app(settings: Settings | None = None, database: Database | None = Non
     app.state.settings = settings
     app.state.database = database or Database(settings.database_url)
     app.state.verifier = Verifier(settings, app.state.database)
+    app.state.rate_limiter = RateLimiter(settings)
+    app.state.authenticate = authenticate
+    app.state.usage = UsageRecorder(settings, app.state.database)
     app.state.newest_revision = health.newest_revision()
 
     app.include_router(users_router)
     app.include_router(api_keys_router)
+    app.include_router(usage_router)
     app.include_router(health.router)
     refuse_unguarded_routes(app)
 
@@ -52,14 +59,16 @@ def create_app(settings: Settings | None = None, database: Database | None = Non
         )
     if settings.trusted_proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)
-    app.add_middleware(RequestMiddleware)
+    app.add_middleware(RequestMiddleware, usage=app.state.usage)
     add_error_handlers(app, realm=PYPROJECT["project"]["name"])
     return app
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    yield
+    async with app.state.usage.running():
+        yield
+    await app.state.rate_limiter.close()
     await app.state.database.dispose()
 
 

@@ -68,6 +68,7 @@ def _refusals(path: str, operation: dict[str, Any]) -> list[type[errors.ApiError
     found: list[type[errors.ApiError]] = []
     if "security" in operation:
         found += [errors.InvalidRequest, errors.NotAuthenticated, *errors.KEY_REFUSALS, errors.AddressNotAllowed]
+        found += [errors.RateLimited]
         found += [errors.InsufficientScope] if any(operation["security"][0].values()) or "{" in path else []
     if "{" in path:
         found += [errors.NotFound]

@@ -76,6 +76,8 @@ def _check_networks(networks: list[str]) -> list[str]:
 T = TypeVar("T")
 CommaSeparated = Annotated[list[T], NoDecode, BeforeValidator(_split)]
 Peppers = Annotated[dict[int, SecretStr], NoDecode, BeforeValidator(_read_peppers), AfterValidator(_refuse_weak)]
+# `600/minute`: so many in every such window.
+RateLimit = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}/(second|minute|hour|day)$")]
 Location = Literal["bearer", "header", "query"]
 
 
@@ -94,13 +96,20 @@ class Settings(BaseSettings):
     api_key_max_expire_days: int | None = Field(None, ge=1, le=36_500)
     api_key_max_per_user: int = Field(100, ge=1)
     api_key_locations: Annotated[CommaSeparated[Location], Field(min_length=1)] = ["bearer"]
+    rate_limit: RateLimit | None = "600/minute"
+    failed_auth_limit: RateLimit | None = "60/minute"
+    redis_url: Annotated[str | None, Field(repr=False)] = None
+    usage_flush_seconds: float = Field(5, gt=0, le=3600)
+    usage_retention_days: int = Field(90, ge=1, le=36_500)
     trusted_proxies: Annotated[CommaSeparated[str], AfterValidator(_check_networks)] = []
     cors_origins: CommaSeparated[str] = []
     docs_enabled: bool | None = None
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    @field_validator("api_key_max_expire_days", "docs_enabled", mode="before")
+    @field_validator(
+        "api_key_max_expire_days", "docs_enabled", "rate_limit", "failed_auth_limit", "redis_url", mode="before"
+    )
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return None if value == "" else value

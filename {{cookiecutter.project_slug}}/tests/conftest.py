@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 from alembic import command
 from alembic.config import Config
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from httpx import ASGITransport, AsyncClient
 from pydantic import SecretStr
 from sqlalchemy import create_engine, text
@@ -24,6 +24,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from app.api_keys import service as api_keys
 from app.api_keys.models import UserApiKey
 from app.api_keys.schemas import ApiKeyCreate
+from app.api_keys.verifier import Caller
 from app.database import Database
 from app.main import create_app
 from app.scopes import Scope
@@ -186,6 +187,18 @@ async def as_user(app: FastAPI, settings: Settings, database: Database) -> Async
     yield make
     for client in clients:
         await client.aclose()
+
+
+@pytest.fixture
+async def no_auth(app: FastAPI, client: AsyncClient, as_user: AsUser) -> AsyncClient:
+    """A client without a key whose requests are let in all the same, as those of an admin with every scope."""
+    admin = await as_user(admin=True)
+
+    async def let_in(_: Request) -> Caller:
+        return Caller(admin.key.id, admin.user.id, frozenset(Scope))
+
+    app.state.authenticate = let_in
+    return client
 
 
 class ChangeKey(Protocol):

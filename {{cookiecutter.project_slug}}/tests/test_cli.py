@@ -78,6 +78,43 @@ def test_a_key_is_revoked(started: Run) -> None:
     assert json.loads(started("keys", "list", "--json").stdout)[0]["status"] == "revoked"
 
 
+def test_a_user_is_disabled_and_enabled(started: Run) -> None:
+    started("users", "create", "ada@example.com")
+    for command, is_active in (("disable", False), ("enable", True)):
+        changed = json.loads(started("users", command, "Ada@example.com", "--json").stdout)
+        assert changed[0]["is_active"] is is_active
+    last_admin = started("users", "disable", "admin@example.com")
+    assert (last_admin.exit_code, last_admin.stderr.strip()) == (1, "This is the last active admin.")
+
+
+def test_a_key_is_rotated_and_just_the_new_one_printed(started: Run) -> None:
+    old = json.loads(started("keys", "list", "--json").stdout)[0]
+    rotated = started("keys", "rotate", old["id"], "--overlap-seconds", "60")
+    new_id = key_format.parse(rotated.stdout.strip(), "acme", "test")
+    keys = {key["id"]: key for key in json.loads(started("keys", "list", "--json").stdout)}
+    assert keys.keys() == {old["id"], new_id}
+    assert keys[old["id"]]["expires_at"] < old["expires_at"]
+    again = started("keys", "rotate", old["id"])
+    assert (again.exit_code, again.stderr.strip()) == (1, "This key has been rotated already.")
+
+
+def test_usage_is_listed_by_the_day(started: Run) -> None:
+    key_id = json.loads(started("keys", "list", "--json").stdout)[0]["id"]
+    days = json.loads(started("keys", "usage", key_id, "--json").stdout)
+    assert len(days) == 31
+    assert {(day["requests"], day["errors"]) for day in days} == {(0, 0)}
+
+
+def test_peppers_say_which_of_them_can_go(started: Run, environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("API_KEY_PEPPERS", f"2:{PEPPER[::-1]}")
+    get_settings.cache_clear()
+    started("keys", "create", "admin@example.com", "--name", "new")
+    assert json.loads(started("keys", "peppers", "--json").stdout) == [
+        {"pepper": 1, "keys": 1, "known": False},
+        {"pepper": 2, "keys": 1, "known": True},
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -103,7 +103,7 @@ async def test_a_block_that_raises_commits_nothing(committing: Database) -> None
     with pytest.raises(LookupError):
         await fail()
     async with committing.session(read_only=True) as session:
-        assert await users.by_email(session, "nobody@example.com") is None
+        assert (await session.exec(select(User).where(User.email == "nobody@example.com"))).first() is None
     await committing.dispose()
 
 

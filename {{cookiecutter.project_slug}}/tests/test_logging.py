@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 from httpx import ASGITransport, AsyncClient
 
-from app.logging import RequestMiddleware, configure_logging
+from app.logging import configure_logging
 from tests.conftest import AsUser, make_settings
 
 
@@ -81,11 +81,12 @@ def test_an_exception_is_in_the_json_line(log_lines: pytest.CaptureFixture[str])
     assert "LookupError: gone" in line["exception"]
 
 
-async def test_a_response_that_breaks_off_is_logged_and_cut(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_response_that_breaks_off_is_logged_and_cut(
+    app: FastAPI, client: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
     """Its head is sent already, so there can be no problem; the server must not make it look whole."""
-    app = FastAPI()
 
-    @app.get("/")
+    @app.get("/broken")
     async def broken() -> StreamingResponse:
         async def body() -> AsyncIterator[bytes]:
             yield b"half"
@@ -93,10 +94,8 @@ async def test_a_response_that_breaks_off_is_logged_and_cut(caplog: pytest.LogCa
 
         return StreamingResponse(body())
 
-    app.add_middleware(RequestMiddleware)
-    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
-        with pytest.raises(LookupError):
-            await client.get("/")
+    with pytest.raises(LookupError):
+        await client.get("/broken")
     assert "unhandled error" in caplog.text
 
 

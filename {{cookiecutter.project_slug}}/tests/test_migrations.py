@@ -13,6 +13,7 @@ from app.api_keys import service as api_keys
 from app.api_keys.schemas import ApiKeyCreate
 from app.database import Database
 from app.settings import ROOT
+from app.usage.models import ApiKeyUsage
 from app.users import service as users
 from app.users.schemas import UserCreate
 from tests.conftest import PEPPER, MakeDatabase, alembic_config, make_settings
@@ -90,7 +91,8 @@ def fill(url: str) -> None:
         async with database.session() as session:
             user = await users.create(session, UserCreate(email="ada@example.com"))
             new = ApiKeyCreate(name="laptop", scopes=[], user_id=user.id)
-            await api_keys.create(session, make_settings(), new, actor=None)
+            key, _ = await api_keys.create(session, make_settings(), new, actor=None)
+            session.add(ApiKeyUsage(key_id=key.id, start=key.created_at, requests=3))
         await database.dispose()
 
     asyncio.run(add_rows())
@@ -122,7 +124,7 @@ def test_rows_outlive_a_change_of_the_table_that_they_belong_to(url: str, tmp_pa
     config.set_main_option("version_locations", f"{ROOT / 'migrations' / 'versions'}:{tmp_path}")
     command.upgrade(config, "another")
     assert [{**row, "nickname": "none"} for row in before["users"]] == rows(url)["users"]
-    assert rows(url)["user_api_keys"] == before["user_api_keys"]
+    assert rows(url) | {"users": []} == before | {"users": []}
     command.downgrade(config, "-1")
     assert rows(url) == before
 

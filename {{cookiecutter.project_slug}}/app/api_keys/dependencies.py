@@ -1,3 +1,4 @@
+from ipaddress import IPv6Address, ip_address
 from typing import Annotated, cast
 from urllib.parse import parse_qsl
 
@@ -11,6 +12,7 @@ from app.api_keys import service
 from app.api_keys.models import UserApiKey
 from app.api_keys.verifier import Caller, Verifier
 from app.database import SessionDep
+from app.rate_limit import Address, RateLimiter
 from app.scopes import Scope
 from app.settings import Location, Settings
 from app.users.models import User
@@ -41,13 +43,46 @@ def presented_key(scope: AsgiScope, locations: list[Location]) -> str:
     return found[0].decode("latin-1")  # never fails; what isn't ASCII isn't the format of a key
 
 
+async def get_app_settings(request: Request) -> Settings:
+    return cast(Settings, request.app.state.settings)
+
+
+SettingsDep = Annotated[Settings, Depends(get_app_settings)]
+
+
+def client_address(request: Request) -> Address | None:
+    """Who sent the request, behind TRUSTED_PROXIES; None for what has no address, such as a Unix socket."""
+    try:
+        address = ip_address(request.client.host if request.client else "")
+    except ValueError:
+        return None
+    return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
+
+
 async def authenticate(request: Request) -> Caller:
-    """The caller of this request; the second to ask gets what the first was told."""
+    """The caller of a request: a usable key, from an address where it may be used, within its rate limit."""
+    settings: Settings = request.app.state.settings
+    verifier: Verifier = request.app.state.verifier
+    limiter: RateLimiter = request.app.state.rate_limiter
+    address = client_address(request)
+    text = presented_key(request.scope, settings.api_key_locations)
+    if not verifier.was_here(text):
+        # Whoever guesses is stopped before the database is asked; whoever shares an address with them goes on.
+        await limiter.refuse_guesser(address)
+    try:
+        caller = await verifier.verify(text, address)
+    except errors.ApiKeyInvalid:
+        await limiter.count_failure(address)
+        raise
+    request.state.caller = caller  # before the limit, so that usage counts what it refuses
+    await limiter.hit(caller.key_id, caller.rate_limit)
+    return caller
+
+
+async def current_caller(request: Request) -> Caller:
+    """The second to ask in a request gets what the first was told."""
     if not hasattr(request.state, "caller"):
-        verifier: Verifier = request.app.state.verifier
-        settings: Settings = request.app.state.settings
-        text = presented_key(request.scope, settings.api_key_locations)
-        request.state.caller = await verifier.verify(text, request.client.host if request.client else None)
+        request.state.caller = await request.app.state.authenticate(request)
     return cast(Caller, request.state.caller)
 
 
@@ -61,7 +96,7 @@ class RequiresKey(SecurityBase):
         self.scopes = scopes
 
     async def __call__(self, request: Request) -> Caller:
-        caller = await authenticate(request)
+        caller = await current_caller(request)
         caller.require(*self.scopes)
         return caller
 
@@ -99,11 +134,11 @@ class RequiresOwnedKey:
         self.scope = scope
         self.current_is_free = current_is_free
 
-    async def __call__(self, key_id: KeyId, caller: CurrentCaller, session: SessionDep) -> UserApiKey:
+    async def __call__(self, request: Request, key_id: KeyId, caller: CurrentCaller, session: SessionDep) -> UserApiKey:
         is_current = key_id in {"current", caller.key_id}
         if not (is_current and self.current_is_free):
             caller.require(self.scope)
-        return await service.get(session, caller.key_id if is_current else key_id, caller)
+        return await service.get(session, caller.key_id if is_current else key_id, caller, lock=request.method != "GET")
 
 
 def owned_key(scope: Scope, *, current_is_free: bool = False) -> object:

@@ -34,9 +34,12 @@ def upgrade() -> None:
         sa.Column("pepper_id", sa.Integer(), nullable=False),
         sa.Column("scopes", sa.JSON(), nullable=False),
         sa.Column("allowed_cidrs", sa.JSON(), nullable=True),
+        sa.Column("rate_limit", sa.String(length=20), nullable=True),
         sa.Column("enabled", sa.Boolean(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("lifetime_seconds", sa.BigInteger(), nullable=True),
+        sa.Column("replaced_by", sa.String(length=16), nullable=True),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
@@ -46,8 +49,38 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_user_api_keys")),
     )
     op.create_index("ix_user_api_keys_user_id_created_at", "user_api_keys", ["user_id", "created_at", "id"])
+    op.create_index("ix_user_api_keys_created_at", "user_api_keys", ["created_at", "id"])
+    op.create_table(
+        "api_key_events",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("key_id", sa.String(length=16), nullable=False),
+        sa.Column("action", sa.String(length=20), nullable=False),
+        sa.Column("actor_user_id", sa.Uuid(), nullable=True),
+        sa.Column("actor_key_id", sa.String(length=16), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["key_id"], ["user_api_keys.id"], name=op.f("fk_api_key_events_key_id_user_api_keys"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_api_key_events")),
+    )
+    op.create_index("ix_api_key_events_key_id_created_at", "api_key_events", ["key_id", "created_at", "id"])
+    op.create_table(
+        "api_key_usage",
+        sa.Column("key_id", sa.String(length=16), nullable=False),
+        sa.Column("start", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("is_day", sa.Boolean(), nullable=False),
+        sa.Column("requests", sa.BigInteger(), nullable=False),
+        sa.Column("errors", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["key_id"], ["user_api_keys.id"], name=op.f("fk_api_key_usage_key_id_user_api_keys"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("key_id", "start", "is_day", name=op.f("pk_api_key_usage")),
+    )
+    op.create_index(op.f("ix_api_key_usage_start"), "api_key_usage", ["start"])
 
 
 def downgrade() -> None:
+    op.drop_table("api_key_usage")
+    op.drop_table("api_key_events")
     op.drop_table("user_api_keys")
     op.drop_table("users")

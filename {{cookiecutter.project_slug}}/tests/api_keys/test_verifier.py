@@ -8,8 +8,8 @@ from sqlalchemy.exc import OperationalError
 from sqlmodel import col, update
 
 from app.api_keys import format as key_format
+from app.api_keys import verifier
 from app.api_keys.models import Status, UserApiKey
-from app.api_keys.verifier import is_within
 from app.database import Database, utc_now
 from app.main import create_app
 from app.scopes import Scope
@@ -120,10 +120,6 @@ async def test_a_key_works_only_from_its_networks(app: FastAPI, as_user: AsUser,
         assert "www-authenticate" not in response.headers
 
 
-def test_no_address_is_within_no_network() -> None:
-    assert not is_within(None, ["0.0.0.0/0"])
-
-
 async def test_scopes_that_are_missing_are_named(as_user: AsUser) -> None:
     me = await as_user(scopes=[Scope.USERS_READ])
     response = await me.get("/v1/api-keys")
@@ -140,6 +136,17 @@ async def test_a_key_loses_admin_with_its_owner_and_unknown_scopes_give_nothing(
     async with database.session() as session:
         await session.exec(update(User).where(col(User.id) == me.user.id).values(is_admin=False))
     assert (await me.get(f"/v1/api-keys/{somebody.key.id}")).status_code == 404
+
+
+async def test_what_is_remembered_of_used_keys_is_bounded(
+    app: FastAPI, as_user: AsUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verifier, "MOST_SEEN", 2)
+    keys = [(await as_user()).api_key for _ in range(3)]
+    for text in keys:
+        assert not app.state.verifier.was_here(text)
+        await ask(app, text)
+    assert [app.state.verifier.was_here(text) for text in keys] == [False, True, True]
 
 
 NEW_PEPPER = PEPPER[::-1]

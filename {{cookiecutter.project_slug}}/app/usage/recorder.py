@@ -1,0 +1,108 @@
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.database import Database, utc_now
+from app.settings import Settings
+from app.usage import service
+
+logger = logging.getLogger(__name__)
+
+MOST_COUNTERS = 100_000  # keys times hours that are held while the database is away: some 30 MB
+SHUTDOWN_SECONDS = 5
+
+
+@dataclass(slots=True)
+class Counter:
+    requests: int
+    errors: int
+    last_used_at: datetime
+
+    def add(self, other: "Counter") -> None:
+        self.requests += other.requests
+        self.errors += other.errors
+        self.last_used_at = max(self.last_used_at, other.last_used_at)
+
+
+Counters = dict[tuple[str, datetime], Counter]
+
+
+class UsageRecorder:
+    """Counts requests in memory, and adds the counts to the database every few seconds in a session of its own.
+
+    A write per request would cost ten times the request. A crash loses what was counted since the last flush; nothing
+    is counted twice.
+    """
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._database = database
+        self._interval = settings.usage_flush_seconds
+        self._retention = timedelta(days=settings.usage_retention_days)
+        self._counters: Counters = {}
+        self._dropped = 0
+        self._stopping = asyncio.Event()
+
+    def record(self, key_id: str, *, error: bool) -> None:
+        now = utc_now()
+        hour = now.replace(minute=0, second=0, microsecond=0)
+        self._add((key_id, hour), Counter(1, int(error), now))
+
+    def _add(self, key_and_hour: tuple[str, datetime], counter: Counter) -> None:
+        if known := self._counters.get(key_and_hour):
+            known.add(counter)
+        elif len(self._counters) < MOST_COUNTERS:
+            self._counters[key_and_hour] = counter
+        else:
+            self._dropped += counter.requests
+
+    async def flush(self) -> None:
+        """Write what was counted. What the database does not take is kept, as far as it fits, for the next time."""
+        counters, self._counters = self._counters, {}
+        dropped, self._dropped = self._dropped, 0
+        if dropped:
+            logger.error("usage: %s requests were not counted: the counters are full", dropped)
+        committing = False
+        try:
+            async with self._database.session() as session:
+                await service.add(session, counters)
+                committing = True
+        except (SQLAlchemyError, OSError) as error:
+            logger.warning("usage: the database took no counts: %s", error)
+            if committing:  # it may have them; to try again could count twice
+                logger.error("usage: %s requests may not be counted", sum(one.requests for one in counters.values()))
+                return
+            for key_and_hour, counter in counters.items():
+                self._add(key_and_hour, counter)
+
+    async def fold(self) -> None:
+        """Fold the hours that are too old to be kept into days."""
+        midnight = utc_now().replace(hour=0, minute=0, second=0, microsecond=0)
+        try:
+            async with self._database.session() as session:
+                await service.fold(session, before=midnight - self._retention)
+        except (SQLAlchemyError, OSError) as error:
+            logger.warning("usage: old hours could not be folded: %s", error)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Flush every few seconds inside the block, and once more after it."""
+        task = asyncio.create_task(self._run())
+        yield
+        self._stopping.set()
+        await asyncio.wait_for(task, SHUTDOWN_SECONDS)
+
+    async def _run(self) -> None:
+        folded_on, is_last = None, False
+        while not is_last:
+            with suppress(TimeoutError):
+                is_last = await asyncio.wait_for(self._stopping.wait(), self._interval)
+            if self._counters:
+                await self.flush()
+            if folded_on != (today := utc_now().date()) and not is_last:
+                await self.fold()
+                folded_on = today

@@ -1,5 +1,6 @@
 import asyncio
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -118,6 +119,27 @@ async def test_a_commit_that_fails_is_never_answered_with_success(
     monkeypatch.setattr(AsyncSession, "commit", fail)
     response = await me.post("/v1/api-keys", json={"name": "x", "scopes": []})
     assert response.status_code == 503
+
+
+async def test_on_sqlite_writers_wait_for_each_other(tmp_path: Path) -> None:
+    """Each reads a number and writes the next one: without BEGIN IMMEDIATE, some would write the same."""
+    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'counter.db'}")
+
+    async def execute(statement: str) -> int | None:
+        async with database.session() as session:
+            result = await (await session.connection()).exec_driver_sql(statement)
+            return result.scalar() if result.returns_rows else None
+
+    async def count_up() -> None:
+        async with database.session() as session:
+            connection = await session.connection()
+            number = (await connection.exec_driver_sql("SELECT number FROM counter")).scalar_one()
+            await connection.exec_driver_sql(f"UPDATE counter SET number = {number + 1}")  # noqa: S608
+
+    await execute("CREATE TABLE counter AS SELECT 0 AS number")
+    await asyncio.gather(*(count_up() for _ in range(30)))
+    assert await execute("SELECT number FROM counter") == 30
+    await database.dispose()
 
 
 async def test_creates_at_once_never_pass_the_limit(committing: Database) -> None:

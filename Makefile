@@ -1,0 +1,36 @@
+# Needs Python 3.11 or later with pip, and make. Everything else goes into .venv and build/.
+PYTHON ?= python3
+export TMPDIR := $(CURDIR)/build/tmp
+export RUFF_CACHE_DIR := $(CURDIR)/build/ruff
+export UV_PYTHON_DOWNLOADS := never
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check fix bite clean
+
+help: ## show this list
+	@grep -E '^[a-z]+: .*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
+
+demo: .venv | build/tmp ## bake a project, start it, send it a request with a key, stop it
+	.venv/bin/python -m tests.demo
+
+test: .venv | build/tmp ## bake every option and run what was baked; TEST_DATABASE_URL=postgresql://… adds PostgreSQL
+	.venv/bin/pytest -n auto --dist worksteal
+
+check: .venv ## lint and types
+	.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy
+
+fix: .venv ## let ruff repair and format
+	.venv/bin/ruff check --fix && .venv/bin/ruff format
+
+bite: .venv | build/tmp ## break a baked project on purpose, one way at a time, and see its tests fail
+	.venv/bin/python -m tests.bite
+
+clean: ## remove everything that the other targets made
+	rm -rf build .venv uv.lock .mypy_cache .pytest_cache .ruff_cache
+
+# Half a .venv is removed: it would be newer than pyproject.toml, and never be completed.
+.venv: pyproject.toml | build/tmp
+	$(PYTHON) -m venv .venv && .venv/bin/pip install --quiet uv && .venv/bin/uv sync --quiet && touch .venv || (rm -rf .venv; false)
+
+build/tmp:
+	mkdir -p build/tmp

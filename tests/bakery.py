@@ -1,0 +1,88 @@
+"""What the tests and the demo share: bakes, virtual environments for them, and commands run as a user would."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+
+from filelock import FileLock
+
+ROOT = Path(__file__).parent.parent
+BUILD = ROOT / "build"
+ENVIRONMENTS = BUILD / "environments"
+TIMEOUT = 600  # seconds; whatever takes longer hangs
+
+# Set by the make and pytest around us, or for another project; inside a baked project they would change what runs.
+OURS = ("COOKIECUTTER_", "DATABASE_URL", "MAKE", "MFLAGS", "PYTEST_", "PYTHON", "TEST_DATABASE_URL", "VIRTUAL_ENV")
+
+
+def run(command: Sequence[str | Path], folder: Path, **variables: str) -> str:
+    """What the command printed; an AssertionError that shows it if the command failed."""
+    __tracebackhide__ = True
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=user_environ() | variables,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=TIMEOUT,
+    )
+    assert done.returncode == 0, f"{' '.join(map(str, command))} ended with {done.returncode}:\n{done.stdout}"
+    return done.stdout
+
+
+def user_environ() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+
+
+def bake(folder: Path, *answers: str) -> Path:
+    """A project in the folder, from the command line, like `bake(BUILD / "mine", "database=postgresql")`."""
+    folder.mkdir(parents=True)
+    # cookiecutter keeps all answers for --replay, in the home folder if nobody says otherwise. JSON is YAML.
+    config = folder / "cookiecutter.yaml"
+    config.write_text(json.dumps({"cookiecutters_dir": str(folder), "replay_dir": str(folder)}))
+    options = ["--no-input", f"--config-file={config}", f"--output-dir={folder}"]
+    run([sys.executable, "-m", "cookiecutter", *options, ROOT, *answers], ROOT)
+    return next(path for path in folder.iterdir() if path.is_dir())
+
+
+def find_python(version: str) -> str | None:
+    pyenv = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
+    found = [shutil.which(f"python{version}"), *map(str, pyenv.glob(f"versions/{version}.*/bin/python"))]
+    return next(filter(None, (_executable(python) for python in found if python)), None)
+
+
+def _executable(python: str) -> str:
+    """Empty for a python3.13 that pyenv puts on PATH only to say that 3.13 is not selected."""
+    command = [python, "-c", "import sys; print(sys.executable)"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT).stdout.strip()
+
+
+# Where neither the oldest nor the newest is there, the Python that runs the tests has to do.
+PYTHONS = {version: python for version in ("3.11", "3.13") if (python := find_python(version))} or {
+    f"{sys.version_info.major}.{sys.version_info.minor}": sys.executable
+}
+
+
+def lend_environment(project: Path, python: str) -> None:
+    """Give the project the .venv that its own Makefile made, once per Python and set of dependencies, for a twin."""
+    text = (project / "pyproject.toml").read_text("utf-8")
+    wanted = tomllib.loads(text)
+    dependencies = repr((python, wanted["project"]["dependencies"], wanted["dependency-groups"]))
+    twin = ENVIRONMENTS / sha256(dependencies.encode()).hexdigest()[:16]
+    ENVIRONMENTS.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{twin}.lock", timeout=TIMEOUT):
+        if not (twin / "complete").exists():
+            shutil.rmtree(twin, ignore_errors=True)
+            shutil.copytree(project, twin)
+            run(["make", ".venv", f"PYTHON={python}"], twin)
+            (twin / "complete").touch()
+    (project / ".venv").symlink_to(twin / ".venv")
+    os.utime(project / "pyproject.toml", (0, 0))  # older than the .venv, or make would build it anew

@@ -1,0 +1,52 @@
+import os
+import shutil
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from tests.bakery import PYTHONS, ROOT
+
+
+class Baked(Protocol):
+    exit_code: int | str
+    exception: BaseException | None
+    project_path: Path | None
+
+
+class Cookies(Protocol):
+    def bake(self, extra_context: dict[str, str], template: str) -> Baked: ...
+
+
+class Bake(Protocol):
+    def __call__(self, **answers: str) -> Path: ...
+
+
+def pytest_report_header() -> str:
+    return f"baked projects run on Python {' and '.join(PYTHONS)}"
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template as git sees it: cookiecutter would also copy the caches that linters leave there."""
+    left_out = shutil.ignore_patterns(".git", ".venv", ".*_cache", "__pycache__", "build", "uv.lock")
+    return Path(shutil.copytree(ROOT, tmp_path_factory.mktemp("checkout") / "template", ignore=left_out))
+
+
+@pytest.fixture
+def bake(cookies: Cookies, template: Path) -> Bake:
+    def bake(**answers: str) -> Path:
+        result = cookies.bake(extra_context=answers, template=str(template))
+        assert result.exit_code == 0, result.exception
+        assert result.project_path
+        return result.project_path
+
+    return bake
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> str:
+    url = os.environ.get("TEST_DATABASE_URL", "")
+    if not url and "REQUIRE_POSTGRESQL" in os.environ:
+        pytest.fail("TEST_DATABASE_URL must name a PostgreSQL server: REQUIRE_POSTGRESQL is set")
+    return url or pytest.skip("TEST_DATABASE_URL names no PostgreSQL server")

@@ -1,0 +1,76 @@
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.bakery import ROOT, run
+from tests.conftest import Bake
+
+HOOK = ROOT / "hooks/post_gen_project.py"
+
+
+def run_hook(project: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, HOOK], cwd=project, capture_output=True, text=True, timeout=60)
+
+
+def imports(path: Path) -> set[str]:
+    nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
+    modules = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    modules |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
+    return {module.partition(".")[0] for module in modules}
+
+
+@pytest.mark.parametrize("hook", sorted((ROOT / "hooks").glob("*.py")), ids=lambda hook: hook.name)
+def test_a_hook_needs_nothing_but_python_and_what_runs_it(hook: Path) -> None:
+    needed = imports(hook)
+    assert needed <= sys.stdlib_module_names | {"jinja2"}
+    assert not needed & {"http", "socket", "ssl", "subprocess", "urllib"}
+
+
+def test_the_env_is_the_example_with_a_pepper(bake: Bake) -> None:
+    project = bake()
+    example = (project / ".env.example").read_text("utf-8").splitlines()
+    env = (project / ".env").read_text("utf-8").splitlines()
+    (place,) = [number for number, line in enumerate(example) if line == "API_KEY_PEPPERS="]
+    name, _, pepper = env.pop(place).partition("=1:")
+    assert name == "API_KEY_PEPPERS"
+    assert len(pepper) == 43
+    del example[place]
+    assert env == example
+
+
+def test_nobody_else_reads_the_env(bake: Bake) -> None:
+    project = bake()
+    (project / ".env").unlink()
+    before = os.umask(0)
+    try:
+        run_hook(project)
+    finally:
+        os.umask(before)
+    assert (project / ".env").stat().st_mode & 0o777 == 0o600
+
+
+def test_git_ignores_the_env(bake: Bake) -> None:
+    project = bake()
+    run(["git", "init", "--quiet"], project)
+    assert run(["git", "check-ignore", ".env"], project) == ".env\n"
+
+
+def test_a_second_run_leaves_the_env_alone(bake: Bake) -> None:
+    project = bake()
+    before = (project / ".env").read_bytes()
+    assert run_hook(project).returncode == 0
+    assert (project / ".env").read_bytes() == before
+
+
+def test_an_example_without_a_place_for_the_pepper_is_refused(bake: Bake) -> None:
+    project = bake()
+    (project / ".env").unlink()
+    (project / ".env.example").write_text("API_KEY_EXPIRE_DAYS=15\n")
+    hook = run_hook(project)
+    assert hook.returncode == 1
+    assert hook.stderr == ".env.example must hold the line API_KEY_PEPPERS= once, to be filled in.\n"
+    assert not (project / ".env").exists()

@@ -5,7 +5,6 @@ from uuid import uuid4
 
 import pytest
 from fastapi import FastAPI
-from httpx import ASGITransport, AsyncClient
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, OperationalError, StatementError
 from sqlmodel import col, select, update
@@ -15,12 +14,10 @@ from app.api_keys import service as api_keys
 from app.api_keys.models import UserApiKey
 from app.api_keys.schemas import ApiKeyCreate
 from app.database import Database
-from app.errors import Conflict
-from app.main import create_app
 from app.users import service as users
 from app.users.models import User
 from app.users.schemas import UserCreate
-from tests.conftest import AsUser, MakeDatabase, make_settings
+from tests.conftest import AsUser, make_settings
 
 
 async def add_user(database: Database, email: str = "ada@example.com") -> User:
@@ -32,17 +29,6 @@ async def add_key(database: Database, user: User) -> UserApiKey:
     async with database.session() as session:
         new = ApiKeyCreate(name="a key", scopes=[], user_id=user.id)
         return (await api_keys.create(session, make_settings(api_key_max_per_user=5), new, actor=None))[0]
-
-
-@pytest.fixture(scope="session")
-def committing_url(make_database: MakeDatabase) -> str:
-    return make_database()
-
-
-@pytest.fixture
-async def committing(committing_url: str) -> Database:
-    """A database with real connections and commits, for what happens between two of them."""
-    return Database(committing_url)
 
 
 async def test_times_come_back_in_utc(database: Database) -> None:
@@ -95,17 +81,16 @@ async def test_a_key_without_a_user_is_refused_by_the_database(database: Databas
             await session.exec(update(UserApiKey).where(col(UserApiKey.id) == key.id).values(user_id=uuid4()))
 
 
-async def test_a_block_that_raises_commits_nothing(committing: Database) -> None:
+async def test_a_block_that_raises_commits_nothing(database: Database) -> None:
     async def fail() -> None:
-        async with committing.session() as session:
+        async with database.session() as session:
             await users.create(session, UserCreate(email="nobody@example.com"))
             raise LookupError
 
     with pytest.raises(LookupError):
         await fail()
-    async with committing.session(read_only=True) as session:
+    async with database.session(read_only=True) as session:
         assert (await session.exec(select(User).where(User.email == "nobody@example.com"))).first() is None
-    await committing.dispose()
 
 
 async def test_a_commit_that_fails_is_never_answered_with_success(
@@ -139,37 +124,4 @@ async def test_on_sqlite_writers_wait_for_each_other(tmp_path: Path) -> None:
     await execute("CREATE TABLE counter AS SELECT 0 AS number")
     await asyncio.gather(*(count_up() for _ in range(30)))
     assert await execute("SELECT number FROM counter") == 30
-    await database.dispose()
-
-
-async def test_creates_at_once_never_pass_the_limit(committing: Database) -> None:
-    user = await add_user(committing, "parallel@example.com")
-    results = await asyncio.gather(*(add_key(committing, user) for _ in range(20)), return_exceptions=True)
-    made = [result for result in results if isinstance(result, UserApiKey)]
-    refused = [result for result in results if isinstance(result, Conflict)]
-    assert (len(made), len(refused)) == (5, 15)
-    await committing.dispose()
-
-
-async def test_two_users_never_share_an_email_in_any_case(committing: Database) -> None:
-    emails = ["Same@example.com", "same@EXAMPLE.com"] * 5
-    results = await asyncio.gather(*(add_user(committing, email) for email in emails), return_exceptions=True)
-    assert sum(isinstance(result, User) for result in results) == 1
-    assert sum(isinstance(result, Conflict) for result in results) == 9
-    await committing.dispose()
-
-
-async def test_requests_at_once_are_all_answered(committing_url: str) -> None:
-    """More of them than connections: they wait for each other, and none is refused."""
-    settings = make_settings(database_url=committing_url)
-    app = create_app(settings)
-    database: Database = app.state.database
-    user = await add_user(database, "crowd@example.com")
-    async with database.session() as session:
-        new = ApiKeyCreate(name="a key", scopes=[], user_id=user.id)
-        _, api_key = await api_keys.create(session, settings, new, actor=None)
-    headers = {"Authorization": f"Bearer {api_key}"}
-    async with AsyncClient(transport=ASGITransport(app), base_url="http://test", headers=headers) as client:
-        responses = await asyncio.gather(*(client.get("/v1/users/me") for _ in range(100)))
-    assert {response.status_code for response in responses} == {200}
     await database.dispose()

@@ -12,8 +12,6 @@ from datetime import datetime, timedelta
 from typing import Annotated, TypeVar
 
 import typer
-from alembic import command
-from alembic.config import Config
 from pydantic import BaseModel, ValidationError
 from rich.console import Console
 from rich.markup import escape
@@ -66,6 +64,9 @@ def main() -> None:
 @cli.command()
 def start(email: Email, as_json: AsJson = False) -> None:
     """First run: migrate, create the admin EMAIL and print its key. Run again, it changes nothing and says so."""
+    from alembic import command  # here: the other commands should not wait for it
+    from alembic.config import Config
+
     new = UserCreate(email=email, is_admin=True)
     with _sentences():
         command.upgrade(Config(ROOT / "alembic.ini"), "head")

@@ -1,11 +1,14 @@
 """The real server, in a process of its own, as it is started in production."""
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
 import pytest
@@ -25,8 +28,8 @@ def environment(make_database: MakeDatabase) -> dict[str, str]:
     }
 
 
-@pytest.fixture
-def server(environment: dict[str, str]) -> Iterator[httpx.Client]:
+@contextmanager
+def running(environment: dict[str, str]) -> Iterator[tuple[httpx.Client, subprocess.Popen[bytes]]]:
     # The socket is made here and handed over: no port to guess, and no request comes before it listens.
     with socket.create_server(("127.0.0.1", 0)) as listener:
         command = [sys.executable, "-m", "uvicorn", "--factory", "app.main:create_app", "--no-access-log"]
@@ -37,9 +40,9 @@ def server(environment: dict[str, str]) -> Iterator[httpx.Client]:
             pass_fds=[listener.fileno()],
         )
         with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=30) as client:
-            yield client
+            yield client, process
         process.terminate()
-        assert process.wait(timeout=30) == -signal.SIGTERM  # it shuts down in order, and then says what it died of
+        process.wait(timeout=30)
 
 
 def command_line(environment: dict[str, str], *arguments: str) -> str:
@@ -47,15 +50,38 @@ def command_line(environment: dict[str, str], *arguments: str) -> str:
     return subprocess.check_output(command, cwd=ROOT, env=environment, text=True).strip()
 
 
-def test_a_key_of_the_command_line_works_until_it_is_revoked(environment: dict[str, str], server: httpx.Client) -> None:
+def requests_counted(environment: dict[str, str], key_id: str) -> int:
+    return sum(day["requests"] for day in json.loads(command_line(environment, "keys", "usage", key_id, "--json")))
+
+
+def test_a_key_of_the_command_line_works_until_it_is_revoked(environment: dict[str, str]) -> None:
+    with running(environment) as (server, process):
+        api_key = command_line(environment, "start", "admin@example.com")
+        key_id = api_key.split("_")[2]
+        assert api_key.startswith("acme_live_")
+        headers = {"Authorization": f"Bearer {api_key}"}
+
+        assert server.get("/health/ready").status_code == 200
+        assert server.get("/v1/users/me", headers=headers).json()["email"] == "admin@example.com"
+        assert server.get("/v1/users/me").status_code == 401
+
+        command_line(environment, "keys", "revoke", key_id)
+        response = server.get("/v1/users/me", headers=headers)
+        assert (response.status_code, response.json()["code"]) == (401, "api_key_revoked")
+    assert process.returncode == -signal.SIGTERM  # it shuts down in order, and then says what it died of
+    assert requests_counted(environment, key_id) == 1
+
+
+def test_a_crash_loses_no_more_than_the_last_interval_and_counts_nothing_twice(environment: dict[str, str]) -> None:
+    environment |= {"USAGE_FLUSH_SECONDS": "0.5", "RATE_LIMIT": ""}
     api_key = command_line(environment, "start", "admin@example.com")
-    assert api_key.startswith("acme_live_")
-    headers = {"Authorization": f"Bearer {api_key}"}
-
-    assert server.get("/health/ready").status_code == 200
-    assert server.get("/v1/users/me", headers=headers).json()["email"] == "admin@example.com"
-    assert server.get("/v1/users/me").status_code == 401
-
-    command_line(environment, "keys", "revoke", api_key.split("_")[2])
-    response = server.get("/v1/users/me", headers=headers)
-    assert (response.status_code, response.json()["code"]) == (401, "api_key_revoked")
+    with running(environment) as (server, process):
+        server.headers["Authorization"] = f"Bearer {api_key}"
+        sent = flushed = 0
+        deadline = time.monotonic() + 30
+        while flushed < 20 and time.monotonic() < deadline:
+            flushed = server.get("/v1/api-keys/current/usage").json()["total"]
+            sent += 1
+        process.kill()
+        process.wait(timeout=30)
+    assert 20 <= flushed <= requests_counted(environment, api_key.split("_")[2]) <= sent

@@ -1,4 +1,5 @@
 import asyncio
+from functools import cache
 from typing import Literal
 
 from alembic.config import Config
@@ -21,7 +22,9 @@ class Health(BaseModel):
     status: Literal["ok"] = "ok"
 
 
+@cache
 def newest_revision() -> str | None:
+    """The head of migrations/, read once: it is part of the code."""
     return ScriptDirectory.from_config(Config(ROOT / "alembic.ini")).get_current_head()
 
 
@@ -44,6 +47,6 @@ async def ready(request: Request) -> Health:
         revision = None
     except (SQLAlchemyError, TimeoutError) as error:
         raise Unavailable("The database does not answer.") from error
-    if revision != request.app.state.newest_revision:
+    if revision != newest_revision():
         raise Unavailable("The database is not migrated: run `alembic upgrade head`.")
     return Health()

@@ -62,9 +62,8 @@ class RequestMiddleware:
     Pure ASGI: BaseHTTPMiddleware would cost more than the rest of a request.
     """
 
-    def __init__(self, app: ASGIApp, usage: UsageRecorder) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self.usage = usage
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -98,7 +97,8 @@ class RequestMiddleware:
             await problem(Request(scope), InternalError())(scope, receive, send_with_id)
         finally:
             if caller := scope["state"].get("caller"):
-                self.usage.record(caller.key_id, error=status >= 400)
+                usage: UsageRecorder = scope["app"].state.usage
+                usage.record(caller.key_id, error=status >= 400)
             access_log.info("request", extra={"fields": _fields(scope, status, time.perf_counter() - started)})
 
 

@@ -37,14 +37,7 @@ def create_app(settings: Settings | None = None, database: Database | None = Non
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.locations = settings.api_key_locations
-    app.state.settings = settings
-    app.state.database = database or Database(settings.database_url)
-    app.state.verifier = Verifier(settings, app.state.database)
-    app.state.rate_limiter = RateLimiter(settings)
-    app.state.authenticate = authenticate
-    app.state.usage = UsageRecorder(settings, app.state.database)
-    app.state.newest_revision = health.newest_revision()
+    add_parts(app, settings, database or Database(settings.database_url))
 
     app.include_router(users_router)
     app.include_router(api_keys_router)
@@ -59,9 +52,19 @@ def create_app(settings: Settings | None = None, database: Database | None = Non
         )
     if settings.trusted_proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)
-    app.add_middleware(RequestMiddleware, usage=app.state.usage)
+    app.add_middleware(RequestMiddleware)
     add_error_handlers(app, realm=PYPROJECT["project"]["name"])
     return app
+
+
+def add_parts(app: FastAPI, settings: Settings, database: Database) -> None:
+    """What outlives a request, and what the requests find in `app.state`."""
+    app.state.settings = settings
+    app.state.database = database
+    app.state.verifier = Verifier(settings, database)
+    app.state.rate_limiter = RateLimiter(settings)
+    app.state.authenticate = authenticate
+    app.state.usage = UsageRecorder(settings, database)
 
 
 @asynccontextmanager

@@ -39,11 +39,9 @@ class Problem(BaseModel):
 class Api(FastAPI):
     """FastAPI, whose description also says how the API refuses."""
 
-    locations: list[Location]
-
     def openapi(self) -> dict[str, Any]:
         if not self.openapi_schema:
-            describe(super().openapi(), self.locations)
+            describe(super().openapi(), self.state.settings.api_key_locations)
         return self.openapi_schema or {}
 
 

@@ -26,7 +26,7 @@ from app.api_keys.models import UserApiKey
 from app.api_keys.schemas import ApiKeyCreate
 from app.api_keys.verifier import Caller
 from app.database import Database
-from app.main import create_app
+from app.main import add_parts, create_app
 from app.scopes import Scope
 from app.settings import ROOT, Settings
 from app.users import service as users
@@ -140,9 +140,22 @@ def settings(request: pytest.FixtureRequest) -> Settings:
     return make_settings(**getattr(request, "param", {}))
 
 
+APPS: dict[str, FastAPI] = {}
+
+
 @pytest.fixture
-def app(settings: Settings, database: Database) -> FastAPI:
-    return create_app(settings, database)
+def app(settings: Settings, database: Database) -> Iterator[FastAPI]:
+    """Made once for the same settings, because that takes longer than most tests; given new parts for each of them.
+
+    The routes that a test adds are taken away again.
+    """
+    name = str(settings.model_dump())
+    app = APPS[name] = APPS.get(name) or create_app(settings, database)
+    add_parts(app, settings, database)
+    routes = [*app.router.routes]
+    yield app
+    app.router.routes[:] = routes
+    app.openapi_schema = None
 
 
 @pytest.fixture

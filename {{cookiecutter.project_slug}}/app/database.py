@@ -24,9 +24,7 @@ SQLModel.metadata = MetaData(
 )
 
 TIME_OUTS = " -c statement_timeout=10s -c lock_timeout=5s"
-POOL_SIZE = (
-    15  # connections per process. No overflow: connections beyond the pool would be opened and closed all the time
-)
+POOL_SIZE = 15  # connections per process; with an overflow, the ones beyond would be opened and closed all the time
 
 
 def utc_now() -> datetime:

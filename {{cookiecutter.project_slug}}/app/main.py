@@ -78,7 +78,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 def refuse_unguarded_routes(app: FastAPI) -> None:
     """Stop the start when a route under /v1 asks for no key: a forgotten guard is found here, not by a stranger."""
     for route in iter_route_contexts(app.routes):
-        if route.path and route.path.startswith("/v1/") and not _asks_for_key(route.dependant):
+        if route.path and route.path.startswith("/v1") and not _asks_for_key(route.dependant):
             raise RuntimeError(f"{route.path} asks for no key: give {route.name} a CurrentCaller or requires(Scope.…)")
 
 

@@ -1,3 +1,4 @@
+import asyncio
 import json
 import logging
 import re
@@ -10,7 +11,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api_keys.verifier import Caller
-from app.errors import InternalError, problem
+from app.errors import InternalError, Unavailable, problem
 from app.settings import Settings
 from app.usage.recorder import UsageRecorder
 
@@ -56,8 +57,8 @@ def configure_logging(settings: Settings) -> None:
 
 
 class RequestMiddleware:
-    """Gives each request an id, bounds its body, answers what nothing else caught, counts the use of its key, and
-    writes its line to the log.
+    """Gives each request an id, bounds its body and its time, answers what nothing else caught, counts the use of its
+    key, and writes its line to the log.
 
     Pure ASGI: BaseHTTPMiddleware would cost more than the rest of a request.
     """
@@ -72,6 +73,8 @@ class RequestMiddleware:
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         status, received, started = 0, 0, time.perf_counter()
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        too_late: asyncio.Task[None] | None = None
 
         async def receive_bounded() -> Message:
             nonlocal received
@@ -83,19 +86,36 @@ class RequestMiddleware:
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
+            if too_late and asyncio.current_task() is task:
+                return
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             await send(message)
 
+        def give_up() -> None:
+            # Answered from a task of its own: a driver whose server is frozen takes seconds to be cancelled.
+            nonlocal too_late
+            if not status and task:
+                too_late = loop.create_task(problem(Request(scope), Unavailable())(scope, receive, send_with_id))
+                task.cancel()
+
+        timer = loop.call_later(scope["app"].state.settings.request_timeout_seconds, give_up)
         try:
             await self.app(scope, receive_bounded, send_with_id)
+        except asyncio.CancelledError:
+            if not too_late or not task:
+                raise
+            task.uncancel()
+            logger.error("gave up", extra={"fields": {"request_id": request_id}})
+            await too_late
         except Exception:
             logger.exception("unhandled error", extra={"fields": {"request_id": request_id}})
             if status:  # too late for another answer: let the server cut the connection
                 raise
             await problem(Request(scope), InternalError())(scope, receive, send_with_id)
         finally:
+            timer.cancel()
             if caller := scope["state"].get("caller"):
                 usage: UsageRecorder = scope["app"].state.usage
                 usage.record(caller.key_id, error=status >= 400)

@@ -1,3 +1,4 @@
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -20,6 +21,8 @@ from app.settings import PYPROJECT, Settings, get_settings
 from app.usage.recorder import UsageRecorder
 from app.usage.router import router as usage_router
 from app.users.router import router as users_router
+
+logger = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings | None = None, database: Database | None = None) -> Api:
@@ -69,6 +72,8 @@ def add_parts(app: FastAPI, settings: Settings, database: Database) -> None:
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    if missing := await health.what_is_missing(app.state.database):
+        logger.error("not ready: %s", missing)
     async with app.state.usage.running():
         yield
     await app.state.rate_limiter.close()

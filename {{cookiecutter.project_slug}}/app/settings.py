@@ -98,7 +98,9 @@ class Settings(BaseSettings):
     api_key_locations: Annotated[CommaSeparated[Location], Field(min_length=1)] = ["bearer"]
     rate_limit: RateLimit | None = "600/minute"
     failed_auth_limit: RateLimit | None = "60/minute"
+    rate_limit_fail_open: bool = False
     redis_url: Annotated[str | None, Field(repr=False)] = None
+    request_timeout_seconds: float = Field(10, gt=0, le=3600)
     usage_flush_seconds: float = Field(5, gt=0, le=3600)
     usage_retention_days: int = Field(90, ge=1, le=36_500)
     trusted_proxies: Annotated[CommaSeparated[str], AfterValidator(_check_networks)] = []

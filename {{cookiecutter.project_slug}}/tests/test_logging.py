@@ -1,11 +1,14 @@
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Iterator
+from unittest.mock import AsyncMock
 
 import pytest
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 from httpx import ASGITransport, AsyncClient
+from starlette.types import Message
 
 from app.logging import configure_logging
 from tests.conftest import AsUser, make_settings
@@ -108,3 +111,72 @@ async def test_the_forwarded_address_counts_only_from_a_trusted_proxy(
         async with AsyncClient(transport=ASGITransport(app, client=(proxy, 1)), base_url="http://test") as client:
             await client.get("/health/live", headers={"X-Forwarded-For": "203.0.113.9, 192.0.2.1"})
         assert json.loads(log_lines.readouterr().err)["client"] == client_address
+
+
+def get(path: str) -> dict[str, object]:
+    """The ASGI scope of a request, for what httpx would not show."""
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "method": "GET",
+        "path": path,
+        "query_string": b"",
+        "headers": [],
+        "client": None,
+        "server": None,
+    }
+
+
+@pytest.mark.parametrize("settings", [{"request_timeout_seconds": 0.05}], indirect=True)
+async def test_what_takes_too_long_is_answered_at_once_even_if_it_cannot_be_cancelled(
+    app: FastAPI, client: AsyncClient
+) -> None:
+    let_go = asyncio.Event()
+
+    @app.get("/stubborn")
+    async def stubborn() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await let_go.wait()  # as a driver does that waits for a frozen server
+
+    answer: list[Message] = []
+    answered = asyncio.Event()
+
+    async def send(message: Message) -> None:
+        answer.append(message)
+        if message["type"] == "http.response.body":
+            answered.set()
+
+    request = asyncio.create_task(app(get("/stubborn"), AsyncMock(), send))
+    await answered.wait()
+    assert not request.done()
+    let_go.set()
+    await request
+    assert [answer[0]["status"], len(answer)] == [503, 2]
+
+
+@pytest.mark.parametrize("settings", [{"request_timeout_seconds": 0.05}], indirect=True)
+async def test_an_answer_that_has_begun_may_take_its_time(app: FastAPI, client: AsyncClient) -> None:
+    @app.get("/slow")
+    async def slow() -> StreamingResponse:
+        async def body() -> AsyncIterator[bytes]:
+            yield b"first "
+            await asyncio.sleep(0.1)
+            yield b"second"
+
+        return StreamingResponse(body())
+
+    assert (await client.get("/slow")).text == "first second"
+
+
+async def test_a_request_that_is_cancelled_by_the_server_stays_cancelled(app: FastAPI) -> None:
+    @app.get("/waits")
+    async def waits() -> None:
+        await asyncio.Event().wait()
+
+    request = asyncio.create_task(app(get("/waits"), AsyncMock(), AsyncMock()))
+    await asyncio.sleep(0.01)
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request

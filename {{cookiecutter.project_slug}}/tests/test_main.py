@@ -7,8 +7,8 @@ from starlette.types import Message
 
 from app.api_keys.dependencies import CurrentCaller
 from app.database import utc_now
-from app.main import create_app, refuse_unguarded_routes
-from tests.conftest import AsUser, ChangeKey, make_settings
+from app.main import create_app, lifespan, refuse_unguarded_routes
+from tests.conftest import AsUser, ChangeKey, MakeDatabase, make_settings
 from tests.test_settings import GOOD
 
 
@@ -85,6 +85,14 @@ async def test_pages_of_the_configured_origins_may_call(client: AsyncClient) -> 
         headers = {"Origin": origin, "Access-Control-Request-Method": "GET"}
         response = await client.options("/v1/users/me", headers=headers)
         assert response.headers.get("access-control-allow-origin") == allowed
+
+
+async def test_a_start_without_migrations_says_so(
+    make_database: MakeDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = create_app(make_settings(database_url=make_database(migrated=False)))
+    async with lifespan(app):
+        assert "not ready: The database is not migrated: run `alembic upgrade head`." in caplog.text
 
 
 async def test_the_end_of_the_app_closes_its_connections(database_url: str) -> None:

@@ -92,6 +92,17 @@ async def test_a_limiter_that_is_away_is_a_503(app: FastAPI, as_user: AsUser) ->
     await app.state.rate_limiter.close()
 
 
+@pytest.mark.parametrize(
+    "settings", [{"redis_url": "redis://127.0.0.1:1/0", "rate_limit_fail_open": True}], indirect=True
+)
+async def test_a_limiter_that_is_away_can_let_everything_pass(
+    app: FastAPI, as_user: AsUser, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert (await (await as_user()).get(ME)).status_code == 200
+    assert "Redis does not answer" in caplog.text
+    await app.state.rate_limiter.close()
+
+
 @pytest.mark.skipif(TEST_REDIS_URL is None, reason="TEST_REDIS_URL names no Redis")
 async def test_in_redis_a_limit_is_shared() -> None:
     key_id = uuid4().hex

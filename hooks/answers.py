@@ -23,7 +23,7 @@ DEPENDENCIES = frozenset(
     aiosqlite alembic annotated-doc annotated-types anyio ast-serialize async-timeout certifi charset-normalizer click
     colorama coverage deprecated execnet fastapi graphql-core greenlet h11 harfile httpcore httptools httpx hypothesis
     hypothesis-graphql idna iniconfig jsonschema-rs librt limits mako markdown-it-py markupsafe mdurl mypy
-    mypy-extensions opentelemetry-api packaging pathspec pluggy psycopg psycopg-binary pydantic pydantic-core
+    mypy-extensions opentelemetry-api packaging pathspec pluggy prometheus-client psycopg psycopg-binary pydantic pydantic-core
     pydantic-settings pygments pyrate-limiter pytest pytest-asyncio pytest-cov pytest-xdist python-dotenv pyyaml redis
     requests rich ruff schemathesis shellingham sortedcontainers sqlalchemy sqlmodel starlette time-machine typer
     typing-extensions typing-inspection tzdata urllib3 uv uvicorn uvloop watchfiles websockets werkzeug wrapt

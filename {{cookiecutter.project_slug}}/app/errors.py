@@ -169,6 +169,7 @@ BY_STATUS = {
 
 
 def problem(request: Request, error: ApiError, headers: Mapping[str, str] | None = None) -> Response:
+    request.state.refusal = error.code
     body = {
         "type": f"urn:problem-type:{error.code}",
         "title": error.title,

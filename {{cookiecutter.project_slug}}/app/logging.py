@@ -13,7 +13,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api_keys.verifier import Caller
 from app.errors import InternalError, Unavailable, problem
 from app.settings import Settings
-from app.usage.recorder import UsageRecorder
 
 CONSOLE = "%(asctime)s %(levelname)-7s %(message)s"
 SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -116,10 +115,29 @@ class RequestMiddleware:
             await problem(Request(scope), InternalError())(scope, receive, send_with_id)
         finally:
             timer.cancel()
-            if caller := scope["state"].get("caller"):
-                usage: UsageRecorder = scope["app"].state.usage
-                usage.record(caller.key_id, error=status >= 400)
-            access_log.info("request", extra={"fields": _fields(scope, status, time.perf_counter() - started)})
+            _report(scope, status, time.perf_counter() - started)
+
+
+def _report(scope: Scope, status: int, seconds: float) -> None:
+    """Count the request and log it: the path's template, never its query or a header, where keys travel."""
+    state, app = scope["state"], scope["app"].state
+    caller: Caller | None = state.get("caller")
+    path = route.path if (route := scope.get("route")) else None
+    if caller:
+        app.usage.record(caller.key_id, error=status >= 400)
+    if app.metrics:
+        app.metrics.observe(scope["method"], path, status, seconds, state.get("refusal"))
+    fields = {
+        "method": scope["method"],
+        "path": path,
+        "status": status,
+        "duration_ms": round(seconds * 1000, 2),
+        "request_id": state["request_id"],
+        "key_id": caller and caller.key_id,
+        "user_id": caller and str(caller.user_id),
+        "client": scope["client"] and scope["client"][0],
+    }
+    access_log.info("request", extra={"fields": fields})
 
 
 def _request_id(scope: Scope) -> str:
@@ -128,20 +146,3 @@ def _request_id(scope: Scope) -> str:
         if name == b"x-request-id" and SANE_REQUEST_ID.fullmatch(value):
             return str(value, "ascii")
     return uuid4().hex
-
-
-def _fields(scope: Scope, status: int, seconds: float) -> dict[str, object]:
-    """The path's template and never its query or any header: those are where keys travel."""
-    state = scope["state"]
-    caller: Caller | None = state.get("caller")
-    route = scope.get("route")
-    return {
-        "method": scope["method"],
-        "path": route.path if route else None,
-        "status": status,
-        "duration_ms": round(seconds * 1000, 2),
-        "request_id": state["request_id"],
-        "key_id": caller and caller.key_id,
-        "user_id": caller and str(caller.user_id),
-        "client": scope["client"] and scope["client"][0],
-    }

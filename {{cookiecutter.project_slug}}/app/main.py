@@ -8,7 +8,7 @@ from fastapi.routing import iter_route_contexts
 from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from app import health
+from app import health, metrics
 from app.api_keys.dependencies import RequiresKey, authenticate
 from app.api_keys.router import router as api_keys_router
 from app.api_keys.verifier import Verifier
@@ -46,6 +46,8 @@ def create_app(settings: Settings | None = None, database: Database | None = Non
     app.include_router(api_keys_router)
     app.include_router(usage_router)
     app.include_router(health.router)
+    if settings.metrics_enabled:
+        app.include_router(metrics.router)
     refuse_unguarded_routes(app)
 
     # The last one added is the first to see a request.
@@ -68,6 +70,7 @@ def add_parts(app: FastAPI, settings: Settings, database: Database) -> None:
     app.state.rate_limiter = RateLimiter(settings)
     app.state.authenticate = authenticate
     app.state.usage = UsageRecorder(settings, database)
+    app.state.metrics = metrics.Metrics(database, app.state.usage) if settings.metrics_enabled else None
 
 
 @asynccontextmanager

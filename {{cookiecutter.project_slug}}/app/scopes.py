@@ -8,6 +8,7 @@ class Scope(StrEnum):
     USERS_WRITE = "users:write"
     API_KEYS_READ = "api_keys:read"
     API_KEYS_WRITE = "api_keys:write"
+    METRICS_READ = "metrics:read"
     ADMIN = "admin"
 
 

@@ -106,6 +106,7 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[CommaSeparated[str], AfterValidator(_check_networks)] = []
     cors_origins: CommaSeparated[str] = []
     docs_enabled: bool | None = None
+    metrics_enabled: bool = False
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

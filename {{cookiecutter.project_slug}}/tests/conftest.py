@@ -98,6 +98,7 @@ class RollbackDatabase(Database):
 
     def __init__(self, connection: AsyncConnection) -> None:
         self.only_connection = connection
+        self.engine = connection.engine
 
     @asynccontextmanager
     async def session(self, *, read_only: bool = False) -> AsyncIterator[AsyncSession]:

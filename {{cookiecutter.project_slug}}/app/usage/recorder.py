@@ -47,6 +47,10 @@ class UsageRecorder:
         self._dropped = 0
         self._stopping = asyncio.Event()
 
+    @property
+    def backlog(self) -> int:
+        return len(self._counters)
+
     def record(self, key_id: str, *, error: bool) -> None:
         now = utc_now()
         hour = now.replace(minute=0, second=0, microsecond=0)

@@ -35,6 +35,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
 from limits.errors import StorageError
 from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InternalError as DatabaseInternalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
@@ -227,5 +228,7 @@ def add_error_handlers(app: FastAPI, realm: str) -> None:
     app.exception_handler(ApiError)(_api_error)
     app.exception_handler(RequestValidationError)(_validation_error)
     app.exception_handler(HTTPException)(_framework_error)
-    for failure in (OperationalError, InterfaceError, PoolTimeout, StorageError, TimeoutError, ConnectionError):
+    # psycopg says InternalError of a write to a read-only database, such as a standby that nobody has promoted.
+    of_database = (OperationalError, InterfaceError, DatabaseInternalError, PoolTimeout)
+    for failure in (*of_database, StorageError, TimeoutError, ConnectionError):
         app.exception_handler(failure)(_unavailable)

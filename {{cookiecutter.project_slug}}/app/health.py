@@ -23,9 +23,10 @@ class Health(BaseModel):
 
 
 @cache
-def newest_revision() -> str | None:
-    """The head of migrations/, read once: it is part of the code."""
-    return ScriptDirectory.from_config(Config(ROOT / "alembic.ini")).get_current_head()
+def older_revisions() -> frozenset[str | None]:
+    """All of migrations/ but its head, and none at all. Read once: they are part of the code."""
+    scripts = ScriptDirectory.from_config(Config(ROOT / "alembic.ini"))
+    return frozenset(script.revision for script in scripts.walk_revisions()) - {scripts.get_current_head()} | {None}
 
 
 @router.get("/live")
@@ -63,4 +64,5 @@ async def _ask(database: Database) -> str | None:
         revision = None
     except (SQLAlchemyError, OSError):
         return "The database does not answer."
-    return None if revision == newest_revision() else "The database is not migrated: run `alembic upgrade head`."
+    # One that is not known here is newer: the next version has migrated, and this one serves on until it is replaced.
+    return "The database is not migrated: run `alembic upgrade head`." if revision in older_revisions() else None

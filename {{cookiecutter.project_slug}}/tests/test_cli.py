@@ -63,7 +63,7 @@ def test_users_are_created_and_listed(started: Run) -> None:
 
 @pytest.mark.parametrize(("options", "days"), [([], 15), (["--expires-in-days", "3"], 3), (["--never-expires"], None)])
 def test_a_key_is_created_with_its_scopes_and_end(started: Run, options: list[str], days: int | None) -> None:
-    made = started("keys", "create", "admin@example.com", "--name", "ci", "--scope", "users:read", *options)
+    made = started("keys", "create", "Admin@Example.com", "--name", "ci", "--scope", "users:read", *options)
     key_id = key_format.parse(made.stdout.strip(), "acme", "test")
     key = next(key for key in json.loads(started("keys", "list", "--json").stdout) if key["id"] == key_id)
     assert (key["name"], key["scopes"]) == ("ci", ["users:read"])

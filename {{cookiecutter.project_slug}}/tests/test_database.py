@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError, OperationalError, StatementError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InternalError, OperationalError, StatementError
 from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -81,25 +81,35 @@ async def test_a_key_without_a_user_is_refused_by_the_database(database: Databas
             await session.exec(update(UserApiKey).where(col(UserApiKey.id) == key.id).values(user_id=uuid4()))
 
 
-async def test_a_block_that_raises_commits_nothing(database: Database) -> None:
+async def test_an_error_of_the_database_does_not_show_the_values(database: Database) -> None:
+    async with database.session() as session:
+        connection = await session.connection()
+        with pytest.raises(DBAPIError, match="nowhere") as error:
+            await connection.execute(text("SELECT * FROM nowhere WHERE secret = :secret"), {"secret": "hunter2"})
+        await session.rollback()
+    assert "hunter2" not in str(error.value)
+
+
+async def test_a_block_that_raises_commits_nothing(real_database: Database) -> None:
     async def fail() -> None:
-        async with database.session() as session:
+        async with real_database.session() as session:
             await users.create(session, UserCreate(email="nobody@example.com"))
             raise LookupError
 
     with pytest.raises(LookupError):
         await fail()
-    async with database.session(read_only=True) as session:
+    async with real_database.session(read_only=True) as session:
         assert (await session.exec(select(User).where(User.email == "nobody@example.com"))).first() is None
 
 
+@pytest.mark.parametrize("failure", [OperationalError, InternalError])  # disk full; read-only, on PostgreSQL
 async def test_a_commit_that_fails_is_never_answered_with_success(
-    app: FastAPI, as_user: AsUser, monkeypatch: pytest.MonkeyPatch
+    app: FastAPI, as_user: AsUser, monkeypatch: pytest.MonkeyPatch, failure: type[DBAPIError]
 ) -> None:
     me = await as_user()
 
     async def fail(_: AsyncSession) -> None:
-        raise OperationalError("COMMIT", {}, Exception("disk full"))
+        raise failure("COMMIT", {}, Exception("refused"))
 
     monkeypatch.setattr(AsyncSession, "commit", fail)
     response = await me.post("/v1/api-keys", json={"name": "x", "scopes": []})

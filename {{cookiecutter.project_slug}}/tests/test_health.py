@@ -2,6 +2,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
 from sqlalchemy import text
@@ -30,10 +31,23 @@ async def detail_of_503(app: FastAPI) -> str:
     return str(response.json()["detail"])
 
 
-async def test_not_ready_while_a_migration_is_missing(app: FastAPI, database: Database) -> None:
+async def set_revision(database: Database, revision: str) -> None:
     async with database.session() as session:
-        await (await session.connection()).execute(text("UPDATE alembic_version SET version_num = 'older'"))
+        statement = text("UPDATE alembic_version SET version_num = :revision")
+        await (await session.connection()).execute(statement, {"revision": revision})
+
+
+async def test_not_ready_while_a_migration_is_missing(
+    app: FastAPI, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.health.older_revisions", lambda: {"older"})
+    await set_revision(database, "older")
     assert "alembic upgrade head" in await detail_of_503(app)
+
+
+async def test_still_ready_when_the_next_version_has_migrated(client: AsyncClient, database: Database) -> None:
+    await set_revision(database, "newer")
+    assert (await client.get("/health/ready")).status_code == 200
 
 
 async def test_not_ready_on_an_empty_database(make_database: MakeDatabase) -> None:

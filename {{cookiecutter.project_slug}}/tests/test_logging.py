@@ -180,3 +180,11 @@ async def test_a_request_that_is_cancelled_by_the_server_stays_cancelled(app: Fa
     request.cancel()
     with pytest.raises(asyncio.CancelledError):
         await request
+
+
+async def test_nobody_is_trusted_to_forward_an_address_by_default(
+    client: AsyncClient, log_lines: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging(make_settings(log_format="json"))
+    await client.get("/health/live", headers={"X-Forwarded-For": "203.0.113.9"})
+    assert json.loads(log_lines.readouterr().err)["client"] == "127.0.0.1"

@@ -1,12 +1,13 @@
 from typing import Annotated
 
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from httpx import AsyncClient
 from starlette.types import Message
 
+from app import main
 from app.api_keys.dependencies import CurrentCaller
-from app.database import utc_now
+from app.database import Database, utc_now
 from app.main import create_app, lifespan, refuse_unguarded_routes
 from tests.conftest import AsUser, ChangeKey, MakeDatabase, make_settings
 from tests.test_settings import GOOD
@@ -77,6 +78,17 @@ def test_a_route_that_asks_for_no_key_stops_the_start(app: FastAPI) -> None:
 
     with pytest.raises(RuntimeError, match="/v1/forgotten asks for no key"):
         refuse_unguarded_routes(app)
+
+
+def test_the_app_looks_for_such_routes_when_it_starts(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = APIRouter(prefix="/v1/items")
+
+    @items.get("")
+    async def list_items() -> None: ...
+
+    monkeypatch.setattr(main, "users_router", items)
+    with pytest.raises(RuntimeError, match="/v1/items asks for no key"):
+        create_app(make_settings(), database)
 
 
 @pytest.mark.parametrize("settings", [{"cors_origins": ["https://app.example.com"]}], indirect=True)

@@ -10,6 +10,7 @@ from httpx import AsyncClient, Response
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import OperationalError
 
+from app.api_keys import format as key_format
 from app.api_keys import service
 from app.database import Database
 from app.logging import configure_logging
@@ -58,7 +59,8 @@ async def test_no_key_is_in_logs_answers_the_description_or_the_database(
 
     created = (await me.post(KEYS, json={"name": "x", "scopes": ["users:read"]})).json()
     rotated = (await me.post(f"{KEYS}/{created['id']}/rotate", json={"overlap_seconds": 60})).json()
-    issued += [created["api_key"], rotated["api_key"]]
+    elsewhere = key_format.generate("acme", "test").text  # a good key of another installation
+    issued += [created["api_key"], rotated["api_key"], elsewhere]
 
     for api_key in issued:
         for headers in (

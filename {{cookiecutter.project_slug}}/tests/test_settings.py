@@ -82,7 +82,7 @@ def test_there_is_at_least_one_pepper() -> None:
 
 
 def test_secrets_are_not_in_the_repr() -> None:
-    settings = make_settings(database_url="postgresql://me:hunter2@host/db")
+    settings = make_settings(database_url="postgresql://me:hunter2@host/db", redis_url="redis://:hunter2@host")
     assert PEPPER not in repr(settings)
     assert "hunter2" not in repr(settings)
 

@@ -23,7 +23,8 @@ def test_a_new_key_has_the_documented_format() -> None:
 
 def test_no_two_keys_are_alike() -> None:
     keys = [key_format.generate("acme", "live") for _ in range(1000)]
-    assert len({key.id for key in keys}) == len({key.text.split("_")[3] for key in keys}) == 1000
+    secrets = [key.text.split("_")[3][: key_format.SECRET_LENGTH] for key in keys]  # without the checksum of the id
+    assert len({key.id for key in keys}) == len(set(secrets)) == 1000
 
 
 def test_the_checksum_never_changes() -> None:
@@ -56,6 +57,7 @@ def test_no_change_of_one_character_is_accepted() -> None:
         good_key()[:-1],
         good_key() + "a",
         good_key() + "\n",
+        good_key() + key_format.checksum(good_key()),
         " " + good_key(),
         good_key().upper(),
         good_key().replace("acme", "acmf"),
@@ -70,6 +72,10 @@ def test_anything_else_is_refused(text: str) -> None:
 def test_a_key_of_another_environment_is_refused() -> None:
     test_key = key_format.generate("acme", "test")
     assert parse(test_key.text) is None
+
+
+def test_a_key_of_another_project_is_refused() -> None:
+    assert parse(key_format.generate("acmf", "live").text) is None
 
 
 def test_the_digest_depends_on_pepper_and_key() -> None:

@@ -13,6 +13,21 @@ from app.settings import Settings
 from tests.conftest import AsUser, ChangeKey
 
 KEYS = "/v1/api-keys"
+FIELDS = {
+    "id",
+    "user_id",
+    "name",
+    "hint",
+    "scopes",
+    "status",
+    "rate_limit",
+    "allowed_cidrs",
+    "created_at",
+    "updated_at",
+    "expires_at",
+    "last_used_at",
+    "revoked_at",
+}
 
 
 def new_key(**changes: object) -> dict[str, object]:
@@ -41,6 +56,13 @@ async def test_a_created_key_works_and_is_shown_only_once(
         assert api_key.split("_")[-1] not in later.text
 
 
+async def test_an_answer_holds_these_fields_and_no_others(as_user: AsUser) -> None:
+    me = await as_user()
+    assert (await me.post(KEYS, json=new_key())).json().keys() == FIELDS | {"api_key"}
+    assert (await me.get(f"{KEYS}/current")).json().keys() == FIELDS
+    assert (await me.get(KEYS)).json()["items"][0].keys() == FIELDS
+
+
 async def test_only_a_digest_is_stored(as_user: AsUser, database: Database, settings: Settings) -> None:
     me = await as_user()
     created = (await me.post(KEYS, json=new_key())).json()
@@ -50,6 +72,7 @@ async def test_only_a_digest_is_stored(as_user: AsUser, database: Database, sett
     assert secret not in str(row.model_dump())
     pepper = settings.api_key_peppers[1].get_secret_value()
     assert row.digest == key_format.digest(pepper, created["api_key"])
+    assert "digest" not in repr(row)
 
 
 async def test_a_key_ends_after_the_configured_days_unless_its_creator_says(as_user: AsUser) -> None:
@@ -122,7 +145,13 @@ async def test_nobody_grants_what_they_lack(as_user: AsUser) -> None:
     me = await as_user(scopes=[Scope.API_KEYS_WRITE])
     response = await me.post(KEYS, json=new_key(scopes=["users:read"]))
     assert (response.status_code, response.json()["code"]) == (403, "insufficient_scope")
-    response = await (await as_user()).post(KEYS, json=new_key(scopes=["admin"]))
+    for scopes in (["admin"], ["users:read", "admin"]):
+        response = await (await as_user()).post(KEYS, json=new_key(scopes=scopes))
+        assert (response.status_code, response.json()["code"]) == (403, "insufficient_scope")
+
+
+async def test_a_key_is_made_only_with_the_scope_to_write(as_user: AsUser) -> None:
+    response = await (await as_user(scopes=[Scope.API_KEYS_READ])).post(KEYS, json=new_key(scopes=[]))
     assert (response.status_code, response.json()["code"]) == (403, "insufficient_scope")
 
 
@@ -150,6 +179,14 @@ async def test_a_user_has_a_largest_number_of_unrevoked_keys(as_user: AsUser) ->
     assert (await me.post(KEYS, json=new_key())).status_code == 201
 
 
+@pytest.mark.parametrize("settings", [{"api_key_max_per_user": 2}], indirect=True)
+async def test_a_key_that_was_replaced_does_not_count(as_user: AsUser) -> None:
+    me = await as_user()
+    assert (await me.post(f"{KEYS}/current/rotate", json={"overlap_seconds": 60})).status_code == 201
+    assert (await me.post(KEYS, json=new_key())).status_code == 201
+    assert (await me.post(KEYS, json=new_key())).status_code == 409
+
+
 async def test_the_list_is_paged_newest_first_and_stable_while_keys_are_added(as_user: AsUser) -> None:
     me = await as_user()
     ids = [me.key.id, *[(await me.post(KEYS, json=new_key())).json()["id"] for _ in range(4)]]
@@ -160,6 +197,19 @@ async def test_the_list_is_paged_newest_first_and_stable_while_keys_are_added(as
     seen = [key["id"] for page in (first, second, third) for key in page["items"]]
     assert seen == ids[::-1]
     assert third["next_cursor"] is None
+
+
+async def test_keys_of_the_same_moment_are_each_on_one_page(as_user: AsUser, change_key: ChangeKey) -> None:
+    me = await as_user()
+    clients = [me, *[await as_user(user=me.user) for _ in range(2)]]
+    moment = utc_now()
+    for client in clients:
+        await change_key(client.key, created_at=moment)
+    pages = [(await me.get(KEYS, params={"limit": 1})).json()]
+    while cursor := pages[-1]["next_cursor"]:
+        pages.append((await me.get(KEYS, params={"limit": 1, "cursor": cursor})).json())
+    seen = [key["id"] for page in pages for key in page["items"]]
+    assert sorted(seen) == sorted(client.key.id for client in clients)
 
 
 async def test_a_list_holds_ones_own_keys_and_an_admins_everybodys(as_user: AsUser) -> None:
@@ -211,6 +261,17 @@ async def test_other_keys_of_ones_own_need_the_scope(as_user: AsUser) -> None:
     assert (await bare.get(f"{KEYS}/{me.key.id}")).json()["code"] == "insufficient_scope"
     assert (await bare.delete(f"{KEYS}/{me.key.id}")).json()["code"] == "insufficient_scope"
     assert (await me.get(f"{KEYS}/{bare.key.id}")).status_code == 200
+
+
+async def test_to_read_a_key_and_to_revoke_it_are_different_scopes(as_user: AsUser) -> None:
+    me = await as_user()
+    path = f"{KEYS}/{me.key.id}"
+    reader = await as_user(scopes=[Scope.API_KEYS_READ], user=me.user)
+    assert (await reader.get(path)).status_code == 200
+    assert (await reader.delete(path)).json()["code"] == "insufficient_scope"
+    writer = await as_user(scopes=[Scope.API_KEYS_WRITE], user=me.user)
+    assert (await writer.get(path)).json()["code"] == "insufficient_scope"
+    assert (await writer.delete(path)).status_code == 204
 
 
 async def test_an_odd_id_is_refused(as_user: AsUser) -> None:

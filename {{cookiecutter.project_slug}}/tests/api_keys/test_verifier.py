@@ -1,4 +1,6 @@
+import hmac
 from datetime import timedelta
+from unittest.mock import Mock
 
 import pytest
 from fastapi import FastAPI
@@ -59,6 +61,19 @@ async def test_every_reason_of_an_invalid_key_gets_the_same_answer(app: FastAPI,
         assert 'error="invalid_token"' in response.headers["www-authenticate"]
     bodies = {response.text.replace(response.json()["request_id"], "") for response in answers.values()}
     assert len(bodies) == 1
+
+
+async def test_secrets_are_compared_in_constant_time_also_for_an_unknown_id(
+    app: FastAPI, as_user: AsUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    me, other = await as_user(), await as_user()
+    compare = Mock(wraps=hmac.compare_digest)
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    for public in (me.api_key.rpartition("_")[0], f"acme_test_{'0' * 16}"):
+        compare.reset_mock()
+        forged = with_checksum(f"{public}_{other.api_key.split('_')[-1][:43]}")
+        assert refusal(await ask(app, forged)) == (401, "api_key_invalid")
+        compare.assert_called_once()
 
 
 async def test_a_malformed_key_is_refused_without_the_database(as_user: AsUser, app: FastAPI) -> None:
@@ -168,6 +183,23 @@ async def test_a_key_is_signed_again_with_the_newest_pepper(database: Database, 
         assert await pepper_of(database, me.key) == (2, key_format.digest(NEW_PEPPER, me.api_key))
     only_new = create_app(make_settings(api_key_peppers={2: SecretStr(NEW_PEPPER)}), database)
     assert (await ask(only_new, me.api_key)).status_code == 200
+
+
+async def test_to_be_signed_again_is_no_update(database: Database, as_user: AsUser) -> None:
+    me = await as_user()
+    both = {1: SecretStr(PEPPER), 2: SecretStr(NEW_PEPPER)}
+    assert (await ask(create_app(make_settings(api_key_peppers=both), database), me.api_key)).status_code == 200
+    async with database.session() as session:
+        row = await session.get_one(UserApiKey, me.key.id)
+    assert (row.pepper_id, row.updated_at) == (2, me.key.updated_at)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"api_key_peppers": {1: SecretStr(PEPPER), 2: SecretStr(NEW_PEPPER)}}], indirect=True
+)
+async def test_a_new_key_is_signed_with_the_newest_pepper(database: Database, as_user: AsUser) -> None:
+    me = await as_user()
+    assert await pepper_of(database, me.key) == (2, key_format.digest(NEW_PEPPER, me.api_key))
 
 
 async def test_a_key_whose_pepper_is_gone_is_invalid(

@@ -131,6 +131,7 @@ def make_settings(**changes: object) -> Settings:
         "database_url": "sqlite://",
         "api_key_prefix": "acme",
         "api_key_peppers": {1: SecretStr(PEPPER)},
+        "request_timeout_seconds": 60,  # a busy machine is no reason to fail
     }
     return Settings.model_validate(good | changes)
 

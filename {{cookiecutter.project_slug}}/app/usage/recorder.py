@@ -98,7 +98,10 @@ class UsageRecorder:
         task = asyncio.create_task(self._run())
         yield
         self._stopping.set()
-        await asyncio.wait_for(task, SHUTDOWN_SECONDS)
+        try:
+            await asyncio.wait_for(task, SHUTDOWN_SECONDS)
+        except TimeoutError:
+            logger.error("usage: what was counted last is lost: the database did not take it before the end")
 
     async def _run(self) -> None:
         folded_on, is_last = None, False

@@ -190,3 +190,26 @@ async def test_the_end_of_the_app_flushes(database: Database, as_user: AsUser) -
     async with recorder.running():
         recorder.record(me.key.id, error=False)
     assert len(await counted(database)) == 1
+
+
+class Frozen(Database):
+    """Never answers."""
+
+    def __init__(self) -> None:
+        pass
+
+    @asynccontextmanager
+    async def session(self, *, read_only: bool = False) -> AsyncIterator[AsyncSession]:
+        await asyncio.Event().wait()
+        raise AssertionError
+        yield
+
+
+async def test_the_end_of_the_app_does_not_wait_for_a_database_that_hangs(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(recorder_module, "SHUTDOWN_SECONDS", 0.05)
+    recorder = UsageRecorder(make_settings(usage_flush_seconds=3600), Frozen())
+    async with recorder.running():
+        recorder.record("key", error=False)
+    assert "what was counted last is lost" in caplog.text

@@ -20,13 +20,14 @@ UNWRITABLE = {"Cc", "Cs", "Zl", "Zp"}  # control characters, halves of surrogate
 # dependency, and uv refuses to resolve that or leaves the dependency out.
 DEPENDENCIES = frozenset(
     """
-    aiosqlite alembic annotated-doc annotated-types anyio ast-serialize async-timeout certifi charset-normalizer click
-    colorama coverage deprecated execnet fastapi graphql-core greenlet h11 harfile httpcore httptools httpx hypothesis
-    hypothesis-graphql idna iniconfig jsonschema-rs librt limits mako markdown-it-py markupsafe mdurl mypy
-    mypy-extensions opentelemetry-api packaging pathspec pluggy prometheus-client psycopg psycopg-binary pydantic pydantic-core
-    pydantic-settings pygments pyrate-limiter pytest pytest-asyncio pytest-cov pytest-xdist python-dotenv pyyaml redis
-    requests rich ruff schemathesis shellingham sortedcontainers sqlalchemy sqlmodel starlette time-machine typer
-    typing-extensions typing-inspection tzdata urllib3 uv uvicorn uvloop watchfiles websockets werkzeug wrapt
+    aiosqlite alembic annotated-doc annotated-types anyio ast-serialize async-timeout certifi charset-normalizer
+    click colorama coverage deprecated execnet fastapi graphql-core greenlet h11 harfile httpcore httptools
+    httpx hypothesis hypothesis-graphql idna iniconfig jsonschema-rs librt limits mako markdown-it-py markupsafe
+    mdurl mypy mypy-extensions opentelemetry-api packaging pathspec pluggy prometheus-client psycopg
+    psycopg-binary pydantic pydantic-core pydantic-settings pygments pyrate-limiter pytest pytest-asyncio
+    pytest-cov pytest-xdist python-dotenv pyyaml redis requests rich ruff schemathesis shellingham
+    sortedcontainers sqlalchemy sqlmodel starlette time-machine typer typing-extensions typing-inspection tzdata
+    urllib3 uv uvicorn uvloop watchfiles websockets werkzeug wrapt
     """.split()  # noqa: SIM905 - as a list, ruff would give every name a line of its own
 )
 
@@ -60,6 +61,9 @@ def objections(answers: Mapping[str, str]) -> Iterator[str]:
 
     if answers["database"] not in ("sqlite", "postgresql"):
         yield "database must be sqlite or postgresql."
+
+    if answers["deployment"] not in ("none", "compose", "kubernetes"):
+        yield "deployment must be none, compose or kubernetes."
 
 
 def key_prefix(slug: str) -> str:

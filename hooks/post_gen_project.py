@@ -1,12 +1,37 @@
-"""Gives the new project a secret of its own, and says what to do next."""
+"""Leaves only the files that were asked for, gives the new project a secret of its own, and says what to do next."""
 
 import os
 import secrets
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
 
+# What belongs to one answer or to several; every file that is not named here belongs to all projects.
+IMAGE = [".dockerignore", "Dockerfile"]
+FILES = {
+    ("deployment", "compose"): [*IMAGE, "Caddyfile", "compose.yaml"],
+    ("deployment", "kubernetes"): [
+        *IMAGE,
+        "kubernetes/autoscaler.yaml",
+        "kubernetes/deployment.yaml",
+        "kubernetes/disruption-budget.yaml",
+        "kubernetes/kustomization.yaml",
+        "kubernetes/migration.yaml",
+        "kubernetes/network-policy.yaml",
+        "kubernetes/service.yaml",
+    ],
+}
+ANSWERS = {"deployment": "{{ cookiecutter.deployment }}"}
 WITHOUT_PEPPER = "\nAPI_KEY_PEPPERS=\n"
+
+
+def remove_what_was_not_chosen() -> None:
+    chosen = {file for answer in ANSWERS.items() for file in FILES.get(answer, [])}
+    for file in {file for files in FILES.values() for file in files} - chosen:
+        Path(file).unlink(missing_ok=True)
+        with suppress(OSError):  # it is the project's own folder, or not empty yet
+            Path(file).parent.rmdir()
 
 
 def write_env() -> None:
@@ -34,6 +59,7 @@ def next_commands() -> list[str]:
     ]
 
 
+remove_what_was_not_chosen()
 write_env()
 print("\nThe project is ready. Start it, and ask it who you are from a second terminal in the same folder:\n")
 print("\n".join(next_commands()))

@@ -66,6 +66,21 @@ def test_a_second_run_leaves_the_env_alone(bake: Bake) -> None:
     assert (project / ".env").read_bytes() == before
 
 
+def test_another_answer_removes_the_files_of_the_first_and_no_others(bake: Bake, tmp_path: Path) -> None:
+    project = bake(deployment="kubernetes")
+    mine = project / "kubernetes/mine.yaml"
+    mine.touch()
+    before = set(project.rglob("*"))
+    hook = tmp_path / "hook.py"
+    for answer in ("kubernetes", "compose", "none", "none"):
+        hook.write_text(HOOK.read_text("utf-8").replace("{{ cookiecutter.deployment }}", answer), "utf-8")
+        run([sys.executable, hook], project)
+        removed = before - set(project.rglob("*"))
+        assert (project / "Dockerfile" in removed) == (answer == "none")
+        assert (project / "kubernetes/deployment.yaml" in removed) == (answer != "kubernetes")
+        assert not removed & {mine, project / ".env", project / "README.md"}
+
+
 def test_an_example_without_a_place_for_the_pepper_is_refused(bake: Bake) -> None:
     project = bake()
     (project / ".env").unlink()

@@ -1,6 +1,7 @@
 """What a bake holds, and what the template itself may hold."""
 
 import ast
+import itertools
 import json
 import re
 import shutil
@@ -18,16 +19,18 @@ PROJECT = ROOT / "{{cookiecutter.project_slug}}"
 BRACES = re.compile(r"(?<!\$)\{\{|\{%|\{#")  # not the ${{ … }} of GitHub's workflows
 
 every_database = pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+every_deployment = pytest.mark.parametrize("deployment", ["none", "compose", "kubernetes"])
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_six_questions_each_with_a_prompt_and_none_of_them_secret() -> None:
+def test_seven_questions_each_with_a_prompt_and_none_of_them_secret() -> None:
     template = json.loads((ROOT / "cookiecutter.json").read_text("utf-8"))
     questions = [name for name in template if not name.startswith("_")]
-    assert questions == ["project_name", "project_slug", "description", "author", "api_key_prefix", "database"]
+    mine = ["project_name", "project_slug", "description", "author"]
+    assert questions == [*mine, "api_key_prefix", "database", "deployment"]
     assert list(template["__prompts__"]) == questions
 
 
@@ -50,16 +53,18 @@ def test_only_these_files_hold_jinja_and_at_most_five_conditions(template: Path)
 
 
 @every_database
-def test_nothing_is_left_unrendered(bake: Bake, database: str) -> None:
-    for name, text in contents(bake(database=database)).items():
+@every_deployment
+def test_nothing_is_left_unrendered(bake: Bake, database: str, deployment: str) -> None:
+    for name, text in contents(bake(database=database, deployment=deployment)).items():
         assert b"cookiecutter" not in text, name
         if not name.endswith(".py"):  # there, {{ is a brace in an f-string
             assert not BRACES.search(text.decode()), name
 
 
 @every_database
-def test_two_bakes_differ_in_their_env_only(bake: Bake, database: str) -> None:
-    one, other = contents(bake(database=database)), contents(bake(database=database))
+@every_deployment
+def test_two_bakes_differ_in_their_env_only(bake: Bake, database: str, deployment: str) -> None:
+    one, other = (contents(bake(database=database, deployment=deployment)) for _ in range(2))
     assert one.pop(".env") != other.pop(".env")
     assert one == other
 
@@ -75,6 +80,17 @@ def test_what_linters_leave_in_the_template_does_no_harm(cookies: Cookies, templ
 @every_database
 def test_the_database_is_the_one_asked_for(bake: Bake, database: str) -> None:
     assert f"\nDATABASE_URL={database}://" in (bake(database=database) / ".env").read_text("utf-8")
+
+
+def test_a_deployment_is_made_of_whole_files(bake: Bake) -> None:
+    bakes = {name: contents(bake(deployment=name)) for name in ("none", "compose", "kubernetes")}
+    plain = set(bakes["none"])
+    image = {".dockerignore", "Dockerfile"}
+    assert set(bakes["compose"]) - plain == image | {"Caddyfile", "compose.yaml"}
+    manifests = set(bakes["kubernetes"]) - plain - image
+    assert manifests == {f"kubernetes/{file.name}" for file in (PROJECT / "kubernetes").iterdir()}
+    for one, other in itertools.combinations(bakes.values(), 2):
+        assert {name for name in one.keys() & other.keys() if one[name] != other[name]} == {".env"}
 
 
 def test_slugs_are_refused_for_the_name_of_every_dependency(bake: Bake) -> None:

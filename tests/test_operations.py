@@ -1,0 +1,164 @@
+"""What docs/operations.md of the generated project tells people to do, done on a bake."""
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+from uuid import uuid4
+
+import pytest
+
+from tests.bakery import PYTHONS, lend_environment, run, user_environ
+from tests.conftest import Bake
+from tests.containers import PROJECT, ask, running, start_command
+from tests.demo import free_port
+
+PAGE = (PROJECT / "docs/operations.md").read_text("utf-8")
+ADMIN = "admin@example.com"
+
+
+def commands(heading: str) -> list[str]:
+    """What is to be typed below a heading: the blocks that say they are `sh`."""
+    (section,) = re.findall(rf"^### {heading}\n(.*?)(?=^##)", PAGE, re.MULTILINE | re.DOTALL)
+    return re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+
+
+def typed(text: str, project: Path, **variables: str) -> None:
+    run(["bash", "-euxo", "pipefail", "-c", text], project, **variables)
+
+
+@pytest.fixture
+def project(bake: Bake) -> Path:
+    project = bake()
+    lend_environment(project, next(iter(PYTHONS.values())))
+    return project
+
+
+def app(project: Path, *arguments: str, **variables: str) -> str:
+    done = subprocess.run(
+        [".venv/bin/python", "-m", "app", *arguments],
+        cwd=project,
+        env=user_environ() | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def users(project: Path, **variables: str) -> list[str]:
+    return [line.split("\t")[1] for line in app(project, "users", "list", **variables).splitlines()]
+
+
+def test_a_backup_of_sqlite_is_restored(project: Path, tmp_path: Path) -> None:
+    backup, restore = commands("SQLite")
+    key = app(project, "start", ADMIN)
+    port = free_port()
+    variables = {"PATH": f"{project}/.venv/bin:/usr/bin:/bin"}
+    with running(start_command(port), project, variables, tmp_path / "log", port):
+        assert ask(port, "/v1/users/me", headers={"Authorization": f"Bearer {key}"})[0] == 200
+        typed(backup, project)
+        app(project, "users", "create", "late@example.com")
+    # The server was killed: its journal is still there, with the late user in it.
+    assert (project / "app.db-wal").stat().st_size
+    typed(restore, project)
+    assert users(project) == [ADMIN]
+    with running(start_command(port), project, variables, tmp_path / "log", port):
+        assert ask(port, "/v1/users/me", headers={"Authorization": f"Bearer {key}"})[0] == 200
+
+
+def named(url: str, database: str) -> str:
+    return f"{url.rpartition('/')[0]}/{database}"
+
+
+def sql(url: str, statement: str) -> None:
+    run(["psql", "--no-psqlrc", "--set=ON_ERROR_STOP=1", "--command", statement, url], PROJECT)
+
+
+@pytest.fixture
+def postgresql_url(postgresql: str) -> Iterator[str]:
+    """A database of its own, and the programs of PostgreSQL."""
+    if missing := [name for name in ("createdb", "pg_dump", "pg_restore", "psql") if not shutil.which(name)]:
+        if "REQUIRE_POSTGRESQL" in os.environ:
+            pytest.fail(f"{missing} must be installed: REQUIRE_POSTGRESQL is set")
+        pytest.skip(f"{missing} are not installed")
+    name = f"test_{uuid4().hex}"
+    sql(postgresql, f"CREATE DATABASE {name}")
+    yield named(postgresql, name)
+    sql(postgresql, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_a_backup_of_postgresql_is_restored(project: Path, postgresql_url: str) -> None:
+    backup, restore = commands("PostgreSQL")
+    key = app(project, "start", ADMIN, DATABASE_URL=postgresql_url)
+    typed(backup, project, DATABASE_URL=postgresql_url)
+    app(project, "users", "create", "late@example.com", DATABASE_URL=postgresql_url)
+    name = f"test_{uuid4().hex}"
+    assert restore.count("restored") == 2
+    try:
+        typed(restore.replace("restored", name), project, DATABASE_URL=postgresql_url)
+        restored = named(postgresql_url, name)
+        assert users(project, DATABASE_URL=restored) == [ADMIN]
+        assert key.split("_")[2] in app(project, "keys", "list", DATABASE_URL=restored)
+        assert len(users(project, DATABASE_URL=postgresql_url)) == 2
+    finally:
+        sql(postgresql_url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/shared.db"
+    return str(request.getfixturevalue("postgresql_url"))
+
+
+def expand(project: Path) -> None:
+    """The next version: users have a nickname, which is nullable."""
+    models = project / "app/users/models.py"
+    last_name = '    last_name: str = Field(default="", max_length=100)\n'
+    text = models.read_text("utf-8")
+    assert text.count(last_name) == 1
+    nickname = "    nickname: str | None = Field(default=None, max_length=100)\n"
+    models.write_text(text.replace(last_name, last_name + nickname), "utf-8")
+    run(["make", "migration", "m=add nicknames"], project, DATABASE_URL="sqlite:///scratch.db")
+
+
+def test_an_upgrade_has_no_down_time(project: Path, database_url: str, tmp_path: Path) -> None:
+    """Old and new instance side by side, while clients go on."""
+    new = Path(shutil.copytree(project, tmp_path / "new", symlinks=True))
+    expand(new)
+    variables = {"DATABASE_URL": database_url, "PATH": f"{project}/.venv/bin:/usr/bin:/bin", "RATE_LIMIT": ""}
+    key = app(project, "start", ADMIN, **variables)
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    old_port, new_port = free_port(), free_port()
+    stop = Event()
+
+    def client(port: int) -> set[int]:
+        """What is answered to somebody who creates users, reads them and asks for readiness, until told to stop."""
+        statuses = set()
+        while not stop.is_set():
+            body = f'{{"email": "{uuid4().hex}@example.com"}}'
+            statuses.add(ask(port, "/v1/users", method="POST", body=body, headers=headers)[0])
+            statuses |= {ask(port, path, headers=headers)[0] for path in ("/v1/users", "/health/ready")}
+        return statuses
+
+    with (
+        running(start_command(old_port), project, variables, tmp_path / "old.log", old_port),
+        running(start_command(new_port), new, variables, tmp_path / "new.log", new_port),
+        ThreadPoolExecutor() as pool,
+    ):
+        of_the_old = pool.submit(client, old_port)
+        try:
+            assert ask(new_port, "/health/ready")[0] == 503
+            run([".venv/bin/alembic", "upgrade", "head"], new, **variables)
+            of_the_new = pool.submit(client, new_port)
+            time.sleep(2)  # side by side
+        finally:
+            stop.set()
+        assert of_the_old.result() == of_the_new.result() == {200, 201}

@@ -163,24 +163,27 @@ class Unavailable(ApiError):
     status, detail, headers = 503, "A service behind this API does not answer.", {"Retry-After": "5"}
 
 
-KEY_REFUSALS = (ApiKeyInvalid, ApiKeyExpired, ApiKeyRevoked, ApiKeyDisabled, UserInactive)
 BY_STATUS = {
     error.status: error for error in (InvalidRequest, NotFound, MethodNotAllowed, ContentTooLarge, UnsupportedMediaType)
 }
 
 
-def problem(request: Request, error: ApiError, headers: Mapping[str, str] | None = None) -> Response:
-    request.state.refusal = error.code
-    body = {
+def as_json(error: ApiError | type[ApiError], path: str, request_id: str) -> dict[str, object]:
+    return {
         "type": f"urn:problem-type:{error.code}",
         "title": error.title,
         "status": error.status,
         "detail": error.detail,
-        "instance": request.url.path,
+        "instance": path,
         "code": error.code,
-        "request_id": request.state.request_id,
+        "request_id": request_id,
         **error.members,
     }
+
+
+def problem(request: Request, error: ApiError, headers: Mapping[str, str] | None = None) -> Response:
+    request.state.refusal = error.code
+    body = as_json(error, request.url.path, request.state.request_id)
     headers = {**error.headers, **(headers or {})}
     if error.challenge is not None:
         headers["WWW-Authenticate"] = f'Bearer realm="{request.app.state.realm}"{error.challenge}'
@@ -196,8 +199,9 @@ def _pointer(location: Sequence[str | int]) -> str:
 
 def _allowed_methods(request: Request) -> dict[str, str]:
     """All methods of a path; the framework's own 405 names those of one route (RFC 9110, 15.5.6, wants them all)."""
-    routes = iter_route_contexts(request.app.routes)
-    methods = {method for route in routes if route.path_regex.match(request.url.path) for method in route.methods or ()}
+    routes = [route for route in iter_route_contexts(request.app.routes) if route.path_regex.match(request.url.path)]
+    # /users/me is also a /users/{user_id}, and takes nothing of that: the first path that matches is meant.
+    methods = {method for route in routes if route.path == routes[0].path for method in route.methods or ()}
     return {"Allow": ", ".join(sorted(methods))}
 
 

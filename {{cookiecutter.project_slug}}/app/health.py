@@ -31,13 +31,13 @@ def older_revisions() -> frozenset[str | None]:
 
 @router.get("/live")
 async def live() -> Health:
-    """200 while the process lives. It asks nothing of the database: a restart would not bring that back."""
+    """Tell that the process lives. This asks nothing of the database: a restart would not bring that back."""
     return Health()
 
 
-@router.get("/ready")
+@router.get("/ready", responses={503: {"description": "Something is missing; `detail` says what."}})
 async def ready(request: Request) -> Health:
-    """200 while the database answers and its migrations are at head; 503 with what is missing otherwise."""
+    """Tell that the database answers and is migrated."""
     if missing := await what_is_missing(request.app.state.database):
         raise Unavailable(missing)
     return Health()

@@ -38,6 +38,7 @@ def create_app(settings: Settings | None = None, database: Database | None = Non
         docs_url="/docs" if settings.docs_are_public else None,
         openapi_url="/openapi.json" if settings.docs_are_public else None,
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
         redirect_slashes=False,
     )
     add_parts(app, settings, database or Database(settings.database_url))

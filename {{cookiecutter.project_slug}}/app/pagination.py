@@ -37,7 +37,10 @@ class Page(BaseModel, Generic[ItemT]):
     model_config = ConfigDict(from_attributes=True)
 
     items: list[ItemT]
-    next_cursor: str | None = Field(description="The `cursor` of the next page; null on the last one.")
+    next_cursor: str | None = Field(
+        description="The `cursor` of the next page; null on the last one.",
+        examples=["MjAzMC0wMS0zMVQxMjowMDowMCswMDowMCA0azF6OXEwdjdtMmM4eDVi"],
+    )
 
 
 @dataclass

@@ -1,4 +1,5 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from uuid import uuid4
 
 import pytest
 from fastapi import FastAPI
@@ -26,9 +27,10 @@ async def test_an_unknown_path_is_a_problem(client: AsyncClient) -> None:
 
 
 async def test_a_wrong_method_names_all_the_right_ones(client: AsyncClient) -> None:
-    response = await client.put("/v1/api-keys")
-    assert is_problem(response, 405, "method_not_allowed")
-    assert response.headers["allow"] == "GET, POST"
+    for path, methods in {"/v1/api-keys": "GET, POST", "/v1/users/me": "GET, PATCH"}.items():
+        response = await client.put(path)
+        assert is_problem(response, 405, "method_not_allowed")
+        assert response.headers["allow"] == methods
 
 
 async def test_a_body_that_is_not_declared_as_json_is_refused(as_user: AsUser) -> None:
@@ -38,23 +40,64 @@ async def test_a_body_that_is_not_declared_as_json_is_refused(as_user: AsUser) -
         assert is_problem(response, 415, "unsupported_media_type")
 
 
+def bodies(app: FastAPI) -> Iterator[tuple[str, str, list[str]]]:
+    """Method, path and the body's fields of every operation that takes one."""
+    document = app.openapi()
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            if "requestBody" in operation:
+                reference = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+                schema = document["components"]["schemas"][reference.rpartition("/")[2]]
+                yield method, path.format(key_id="current", user_id=uuid4()), [*schema["properties"]]
+
+
 @pytest.mark.parametrize(
-    "body", [b"{", b"\xff\xfe", b"[" * 100_000, b'{"name": ' + b"9" * 5000 + b"}", b'{"name": "\xed\xa0\x80"}']
+    ("body", "status"),
+    [
+        (b"{", 422),
+        (b"\x00", 422),
+        (b"\xff\xfe", 422),
+        (b'{"name": "\xed\xa0\x80"}', 422),
+        (b'{"name": ' + b"9" * 5000 + b"}", 400),
+        (b"[" * 100_000 + b"]" * 100_000, 400),
+        (b'{"name": "' + b"a" * 2_000_000 + b'"}', 413),
+    ],
+    ids=["half", "NUL", "binary", "surrogate", "5000 digits", "100000 deep", "2 MB"],
 )
-async def test_a_body_that_cannot_be_read_is_refused(as_user: AsUser, body: bytes) -> None:
-    me = await as_user()
-    response = await me.post("/v1/api-keys", content=body, headers={"Content-Type": "application/json"})
-    assert 400 <= response.status_code < 500
-    assert is_problem(response, response.status_code, response.json()["code"])
+async def test_a_body_that_cannot_be_read_is_refused_by_all(
+    app: FastAPI, no_auth: AsyncClient, body: bytes, status: int
+) -> None:
+    for method, path, _ in bodies(app):
+        response = await no_auth.request(method, path, content=body, headers={"Content-Type": "application/json"})
+        assert response.status_code == status, path
+        assert is_problem(response, status, response.json()["code"])
 
 
-@pytest.mark.parametrize("name", [b'"\\ud800"', b"NaN", b"1e999", b"Infinity", b"1" + b"0" * 30, b'"a\\u0000b"'])
-async def test_a_value_that_json_can_hold_and_we_cannot_is_refused(as_user: AsUser, name: bytes) -> None:
-    me = await as_user()
-    body = b'{"scopes": [], "name": ' + name + b"}"
-    response = await me.post("/v1/api-keys", content=body, headers={"Content-Type": "application/json"})
-    assert is_problem(response, 422, "invalid_input")
-    assert response.json()["errors"][0]["pointer"] == "/body/name"
+@pytest.mark.parametrize("value", ['"\\ud800"', '"a\\u0000b"', "NaN", "1e999", "-Infinity", "1" + "0" * 30])
+async def test_a_value_that_json_can_hold_and_we_cannot_is_refused_in_every_field(
+    app: FastAPI, no_auth: AsyncClient, value: str
+) -> None:
+    for method, path, fields in bodies(app):
+        for field in fields:
+            body = f'{{"{field}": {value}}}'
+            response = await no_auth.request(method, path, content=body, headers={"Content-Type": "application/json"})
+            assert is_problem(response, 422, "invalid_input"), (path, field)
+            pointers = [error["pointer"] for error in response.json()["errors"]]
+            assert any(pointer.startswith(f"/body/{field}") for pointer in pointers)
+
+
+@pytest.mark.parametrize("value", ["%00", "a" * 1000])
+async def test_a_text_that_cannot_be_is_refused_in_every_parameter(
+    app: FastAPI, no_auth: AsyncClient, value: str
+) -> None:
+    for path, item in app.openapi()["paths"].items():
+        for method, operation in item.items():
+            for parameter in operation.get("parameters", ()):
+                name = parameter["name"]
+                ids = {"key_id": "current", "user_id": uuid4(), **({name: value} if parameter["in"] == "path" else {})}
+                query = f"?{name}={value}" if parameter["in"] == "query" else ""
+                response = await no_auth.request(method, path.format(**ids) + query, json=None)
+                assert is_problem(response, 422, "invalid_input"), (path, name)
 
 
 async def test_a_body_over_a_mebibyte_is_refused_declared_or_not(as_user: AsUser) -> None:

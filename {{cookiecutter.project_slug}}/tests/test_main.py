@@ -38,33 +38,6 @@ async def test_every_v1_route_refuses_no_key_and_every_kind_of_bad_key(
             assert (response.status_code, response.json()["code"]) == (401, code), (method, path)
 
 
-async def test_every_v1_route_is_described_with_its_key_and_its_refusals(app: FastAPI) -> None:
-    document = app.openapi()
-    assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
-    for method, path in v1_operations(app):
-        operation = document["paths"][path][method]
-        assert [*operation["security"][0]] == ["bearer"]
-        assert {"400", "401", "503"} <= operation["responses"].keys()
-        for status, response in operation["responses"].items():
-            assert status < "400" or [*response["content"]] == ["application/problem+json"]
-    create = document["paths"]["/v1/api-keys"]["post"]
-    assert create["security"] == [{"bearer": ["api_keys:write"]}]
-    assert app.openapi() is document
-
-
-@pytest.mark.parametrize("settings", [{"api_key_locations": ["header", "query"]}], indirect=True)
-async def test_only_places_that_are_on_are_described(app: FastAPI) -> None:
-    document = app.openapi()
-    assert [*document["components"]["securitySchemes"]] == ["header", "query"]
-    assert document["paths"]["/v1/users/me"]["get"]["security"] == [{"header": []}, {"query": []}]
-
-
-@pytest.mark.parametrize(("settings", "status"), [({}, 200), ({"docs_enabled": False}, 404)], indirect=["settings"])
-async def test_the_docs_can_be_hidden(client: AsyncClient, status: int) -> None:
-    for path in ("/docs", "/openapi.json"):
-        assert (await client.get(path)).status_code == status
-
-
 def test_a_route_that_asks_for_no_key_stops_the_start(app: FastAPI) -> None:
     async def unrelated() -> None: ...
 

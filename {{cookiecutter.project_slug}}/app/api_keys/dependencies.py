@@ -120,7 +120,11 @@ CurrentUser = Annotated[User, Depends(get_current_user)]
 
 KeyId = Annotated[
     str,
-    Path(pattern="^([0-9a-z]{16}|current)$", description="The key's id, or `current` for the key that is calling."),
+    Path(
+        pattern="^([0-9a-z]{16}|current)$",
+        description="The key's id, or `current` for the key that is calling.",
+        examples=["current"],
+    ),
 ]
 
 

@@ -19,6 +19,7 @@ from app.api_keys.schemas import (
 )
 from app.api_keys.verifier import Caller
 from app.database import SessionDep
+from app.openapi import headers
 from app.pagination import Page, PageQuery, Rows
 from app.scopes import Scope
 
@@ -29,8 +30,10 @@ ReadableOrCurrent = Annotated[UserApiKey, owned_key(Scope.API_KEYS_READ, current
 Writable = Annotated[UserApiKey, owned_key(Scope.API_KEYS_WRITE)]
 WritableOrCurrent = Annotated[UserApiKey, owned_key(Scope.API_KEYS_WRITE, current_is_free=True)]
 
+SHOWN_ONCE = {"headers": headers("Location", "Cache-Control")}
 
-@router.post("", status_code=201)
+
+@router.post("", status_code=201, responses={201: SHOWN_ONCE, 409: {"description": "The user has keys enough."}})
 async def create_api_key(
     new: ApiKeyCreate,
     caller: Annotated[Caller, requires(Scope.API_KEYS_WRITE)],
@@ -50,17 +53,17 @@ async def list_api_keys(
     session: SessionDep,
     query: Annotated[ApiKeyQuery, Query()],
 ) -> Rows[UserApiKey]:
-    """The caller's keys, newest first; an admin's list holds everybody's."""
+    """List the caller's keys, newest first. An admin's list holds everybody's."""
     return await service.page(session, caller, query)
 
 
 @router.get("/{key_id}", response_model=ApiKeyRead)
 async def read_api_key(key: ReadableOrCurrent) -> UserApiKey:
-    """One key, without its secret."""
+    """Read a key, without its secret. `current` needs no scope, any other `api_keys:read`."""
     return key
 
 
-@router.patch("/{key_id}", response_model=ApiKeyRead)
+@router.patch("/{key_id}", response_model=ApiKeyRead, responses={409: {"description": "The key is revoked."}})
 async def update_api_key(
     changes: ApiKeyUpdate, key: Writable, caller: CurrentCaller, session: SessionDep
 ) -> UserApiKey:
@@ -71,11 +74,13 @@ async def update_api_key(
 
 @router.delete("/{key_id}", status_code=204)
 async def revoke_api_key(key: WritableOrCurrent, caller: CurrentCaller, session: SessionDep) -> None:
-    """Revoke a key for good. Its row stays; to do it again changes nothing."""
+    """Revoke a key for good. To do it again changes nothing. `current` needs no scope, any other `api_keys:write`."""
     await service.revoke(session, key, caller)
 
 
-@router.post("/{key_id}/renew", response_model=ApiKeyRead)
+@router.post(
+    "/{key_id}/renew", response_model=ApiKeyRead, responses={409: {"description": "The key is revoked or rotated."}}
+)
 async def renew_api_key(
     wanted: ApiKeyRenew, key: Writable, caller: CurrentCaller, session: SessionDep, settings: SettingsDep
 ) -> UserApiKey:
@@ -84,7 +89,11 @@ async def renew_api_key(
     return key
 
 
-@router.post("/{key_id}/rotate", status_code=201)
+@router.post(
+    "/{key_id}/rotate",
+    status_code=201,
+    responses={201: SHOWN_ONCE, 409: {"description": "The key is revoked, disabled or rotated already."}},
+)
 async def rotate_api_key(
     wanted: ApiKeyRotate,
     key: WritableOrCurrent,
@@ -93,7 +102,8 @@ async def rotate_api_key(
     settings: SettingsDep,
     response: Response,
 ) -> ApiKeyRotated:
-    """Replace a key by a new one with the same rights, limits and lifetime; the old one works on for the overlap."""
+    """Replace a key by a new one. That has the same name, rights, limits and lifetime; the old one works on for the
+    overlap. `current` needs no scope, any other `api_keys:write`."""
     successor, text = await service.rotate(session, settings, key, wanted.overlap_seconds, caller)
     _shown_once(response, successor)
     return ApiKeyRotated.of(successor, api_key=text, previous=PreviousKey.model_validate(key, from_attributes=True))
@@ -101,7 +111,7 @@ async def rotate_api_key(
 
 @router.get("/{key_id}/events", response_model=Page[EventRead])
 async def list_events(key: Readable, session: SessionDep, query: Annotated[PageQuery, Query()]) -> Rows[ApiKeyEvent]:
-    """Who did what to a key, newest first."""
+    """List who did what to a key, newest first."""
     return await service.events(session, key, query)
 
 

@@ -3,17 +3,27 @@ from ipaddress import ip_network
 from typing import Annotated, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, Field, StrictBool, StrictInt, StringConstraints
+from pydantic import AfterValidator, BaseModel, Field, StrictBool
 
+from app.api_keys import format as key_format
 from app.api_keys.models import Action, Status, UserApiKey
 from app.pagination import PageQuery
-from app.schemas import Body, FromRow, Line, Moment, Name
+from app.schemas import Body, FromRow, Integer, Line, Moment, Name
 from app.scopes import Scope
-from app.settings import RateLimit
+from app.settings import RateLimit, Settings
+
+EXAMPLE_ID = "4k1z9q0v7m2c8x5b"
+# Looks like a key and is none: no checksum has an x in its first place.
+EXAMPLE_KEY = f"{Settings.model_fields['api_key_prefix'].default}_live_{EXAMPLE_ID}_{'Example' * 7}"
 
 
 def _network(value: str) -> str:
-    return str(ip_network(value))
+    try:
+        if "%" in value:  # the zone of an IPv6 address means something on one machine only
+            raise ValueError
+        return str(ip_network(value))
+    except ValueError:  # whose own message repeats the input
+        raise ValueError("Input should be a network, as in 203.0.113.0/24 or 2001:db8::/32") from None
 
 
 def _each_once(scopes: list[Scope]) -> list[Scope]:
@@ -21,14 +31,14 @@ def _each_once(scopes: list[Scope]) -> list[Scope]:
 
 
 Scopes = Annotated[list[Scope], Field(max_length=100), AfterValidator(_each_once)]
-Network = Annotated[str, StringConstraints(max_length=43), AfterValidator(_network)]
+Network = Annotated[str, Field(json_schema_extra={"format": "cidr"}), AfterValidator(_network)]
 Networks = Annotated[list[Network], Field(min_length=1, max_length=100)]
 
 
 EXPIRES_AT = "Absent: after the default number of days. Null: never, where that is allowed."
 
 
-class ApiKeyCreate(Body):
+class ApiKeyCreate(Body, json_schema_extra={"examples": [{"name": "ci", "scopes": ["users:read"]}]}):
     name: Name
     scopes: Scopes
     expires_at: Moment | None = Field(None, description=EXPIRES_AT)
@@ -37,22 +47,20 @@ class ApiKeyCreate(Body):
     user_id: UUID | None = Field(None, description="Whose key it will be; needs `admin` for anybody but oneself.")
 
 
-class ApiKeyUpdate(Body):
-    """What is absent stays as it is."""
-
-    name: Name = ""
+class ApiKeyUpdate(Body, json_schema_extra={"examples": [{"name": "ci", "rate_limit": "100/minute"}]}):
+    name: Name = Field(default_factory=str)
     scopes: Scopes = Field(default_factory=list)
-    enabled: StrictBool = True
+    enabled: StrictBool = Field(default_factory=bool)
     rate_limit: RateLimit | None = None
     allowed_cidrs: Networks | None = None
 
 
-class ApiKeyRenew(Body):
+class ApiKeyRenew(Body, json_schema_extra={"examples": [{}]}):
     expires_at: Moment | None = Field(None, description=EXPIRES_AT)
 
 
-class ApiKeyRotate(Body):
-    overlap_seconds: StrictInt = Field(0, ge=0, le=2_592_000, description="How long the old key works on.")
+class ApiKeyRotate(Body, json_schema_extra={"examples": [{"overlap_seconds": 3600}]}):
+    overlap_seconds: Integer = Field(0, ge=0, le=2_592_000, description="How long the old key works on.")
 
 
 class ApiKeyQuery(PageQuery):
@@ -64,14 +72,17 @@ class ApiKeyQuery(PageQuery):
 
 
 class ApiKeyRead(FromRow):
-    id: str
+    id: str = Field(examples=[EXAMPLE_ID])
     user_id: UUID
-    name: str
-    hint: str = Field(description="The key's start up to its id, and its last four characters.")
-    scopes: list[str]
+    name: str = Field(examples=["ci"])
+    hint: str = Field(
+        description="The key's start up to its id, and its last four characters.",
+        examples=[key_format.hint(EXAMPLE_KEY)],
+    )
+    scopes: list[str] = Field(examples=[[Scope.USERS_READ]])
     status: Status
-    rate_limit: str | None
-    allowed_cidrs: list[str] | None
+    rate_limit: str | None = Field(examples=["100/minute"])
+    allowed_cidrs: list[str] | None = Field(examples=[["203.0.113.0/24"]])
     created_at: datetime
     updated_at: datetime
     expires_at: datetime | None
@@ -82,7 +93,9 @@ class ApiKeyRead(FromRow):
 class ApiKeyCreated(ApiKeyRead):
     """The only response of a key's life that holds the key."""
 
-    api_key: str = Field(description="The key itself. It is shown this once, and stored nowhere.")
+    api_key: str = Field(
+        description="The key itself. It is shown this once, and stored nowhere.", examples=[EXAMPLE_KEY]
+    )
 
     @classmethod
     def of(cls, key: UserApiKey, **more: object) -> Self:
@@ -90,7 +103,7 @@ class ApiKeyCreated(ApiKeyRead):
 
 
 class PreviousKey(BaseModel):
-    id: str
+    id: str = Field(examples=[EXAMPLE_ID])
     expires_at: datetime
 
 
@@ -103,4 +116,4 @@ class EventRead(FromRow):
     action: Action
     created_at: datetime
     actor_user_id: UUID | None = Field(description="Null, as `actor_key_id`: the command line.")
-    actor_key_id: str | None
+    actor_key_id: str | None = Field(examples=[EXAMPLE_ID])

@@ -18,5 +18,6 @@ async def read_usage(
     query: Annotated[UsageQuery, Query()],
     session: SessionDep,
 ) -> UsageRead:
-    """How often a key was used; the last few seconds may still be missing."""
+    """Read how often a key was used. The last seconds may be missing. `current` needs no scope, any other
+    `api_keys:read`."""
     return await service.read(session, key.id, query)

@@ -7,6 +7,7 @@ from app.api_keys import service as api_keys
 from app.api_keys.dependencies import CurrentUser, requires
 from app.api_keys.verifier import Caller
 from app.database import SessionDep
+from app.openapi import headers
 from app.pagination import Page, Rows
 from app.scopes import Scope
 from app.users import service
@@ -17,10 +18,12 @@ router = APIRouter(prefix="/v1/users", tags=["users"])
 
 Admin = Annotated[Caller, requires(Scope.ADMIN)]
 
+LAST_ADMIN = {"description": "This is the last active admin."}
+
 
 @router.get("/me", response_model=UserRead)
 async def read_me(user: CurrentUser) -> User:
-    """The owner of the calling key."""
+    """Read the owner of the calling key."""
     return user
 
 
@@ -34,11 +37,16 @@ async def update_me(
 
 @router.get("", response_model=Page[UserRead])
 async def list_users(_: Admin, session: SessionDep, query: Annotated[UserQuery, Query()]) -> Rows[User]:
-    """All users, newest first."""
+    """List all users, newest first."""
     return await service.page(session, query)
 
 
-@router.post("", status_code=201, response_model=UserRead)
+@router.post(
+    "",
+    status_code=201,
+    response_model=UserRead,
+    responses={201: {"headers": headers("Location")}, 409: {"description": "The email is taken."}},
+)
 async def create_user(new: UserCreate, _: Admin, session: SessionDep, response: Response) -> User:
     """Create a user, who has no key yet."""
     user = await service.create(session, new)
@@ -48,17 +56,17 @@ async def create_user(new: UserCreate, _: Admin, session: SessionDep, response: 
 
 @router.get("/{user_id}", response_model=UserRead)
 async def read_user(user_id: UUID, _: Admin, session: SessionDep) -> User:
-    """One user."""
+    """Read a user."""
     return await service.get(session, user_id)
 
 
-@router.patch("/{user_id}", response_model=UserRead)
+@router.patch("/{user_id}", response_model=UserRead, responses={409: LAST_ADMIN})
 async def update_user(user_id: UUID, changes: UserUpdate, _: Admin, session: SessionDep) -> User:
     """Change a user. The keys of one who is not active do not work; the last active admin must stay one."""
     return await service.change(session, user_id, changes)
 
 
-@router.delete("/{user_id}", status_code=204)
+@router.delete("/{user_id}", status_code=204, responses={409: LAST_ADMIN})
 async def delete_user(user_id: UUID, _: Admin, session: SessionDep) -> None:
     """Delete a user, and all their keys with them."""
     await service.delete(session, user_id)

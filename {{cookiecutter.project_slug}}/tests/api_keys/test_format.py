@@ -1,10 +1,15 @@
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.api_keys import format as key_format
 
 KEY = "acme_live_4k1z9q0v7m2c8x5b_7VqJw3nB9sK2mX8cR5tY1uP6oL4aZ0hG7dF3eQiWkT2"
+
+
+secrets = st.text(key_format.BASE62, min_size=43, max_size=43)
 
 
 def good_key() -> str:
@@ -42,12 +47,26 @@ def test_a_good_key_parses_to_its_id() -> None:
     assert parse(good_key()) == "4k1z9q0v7m2c8x5b"
 
 
-def test_no_change_of_one_character_is_accepted() -> None:
+@given(secret=secrets, position=st.integers(0, 75), character=st.characters())
+def test_no_change_of_one_character_is_accepted(secret: str, position: int, character: str) -> None:
+    body = f"acme_live_4k1z9q0v7m2c8x5b_{secret}"
+    good = body + key_format.checksum(body)
+    changed = good[:position] + character + good[position + 1 :]
+    assert parse(good) == "4k1z9q0v7m2c8x5b"
+    assert changed == good or parse(changed) is None
+
+
+def test_no_change_of_one_character_of_this_key_is_accepted() -> None:
     good = good_key()
     for position in range(len(good)):
         for character in key_format.BASE62 + "_":
             changed = good[:position] + character + good[position + 1 :]
             assert changed == good or parse(changed) is None
+
+
+@given(st.text() | st.from_regex(r"acme_live_[0-9a-z]{16}_[0-9A-Za-z]{49}", fullmatch=True))
+def test_whatever_is_accepted_has_its_own_checksum(text: str) -> None:
+    assert parse(text) is None or key_format.checksum(text[:-6]) == text[-6:]
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,14 @@ def test_its_tests_pass(bake: Bake, request: pytest.FixtureRequest, database: st
     run(["make", "test"], project, **variables)
 
 
+@every_database
+def test_every_answer_is_as_the_description_says(bake: Bake, request: pytest.FixtureRequest, database: str) -> None:
+    variables = {"TEST_DATABASE_URL": request.getfixturevalue("postgresql")} if database == "postgresql" else {}
+    project = bake(database=database)
+    lend_environment(project, one_python)
+    run([".venv/bin/pytest", "-n0", "tests/test_schemathesis.py"], project, SCHEMATHESIS_EXAMPLES="3", **variables)
+
+
 @every_python
 @every_database
 def test_its_checks_pass(bake: Bake, database: str, python: str) -> None:

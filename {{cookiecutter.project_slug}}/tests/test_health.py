@@ -6,6 +6,7 @@ import pytest
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
 from sqlalchemy import text
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database import Database
@@ -73,4 +74,18 @@ async def test_not_ready_while_the_database_hangs(app: FastAPI) -> None:
             yield
 
     app.state.database = Frozen()
+    assert await detail_of_503(app) == "The database does not answer."
+
+
+async def test_not_ready_while_the_pool_is_exhausted(app: FastAPI) -> None:
+    class Exhausted(Database):
+        def __init__(self) -> None:
+            pass
+
+        @asynccontextmanager
+        async def connection(self) -> AsyncIterator[AsyncConnection]:
+            raise PoolTimeout
+            yield
+
+    app.state.database = Exhausted()
     assert await detail_of_503(app) == "The database does not answer."

@@ -1,6 +1,7 @@
 """What fits the description is accepted, what does not is refused, and every answer is as described.
 
-The requests are always the same. SCHEMATHESIS_EXAMPLES=500 makes it very many, and others every time.
+The requests are few, and always the same. SCHEMATHESIS_EXAMPLES=500 adds every edge of every field, and very many
+others every time.
 """
 
 import os
@@ -33,9 +34,9 @@ EXAMPLES = os.environ.get("SCHEMATHESIS_EXAMPLES")
 ADMINS_KEY = "lets-in-whoever-is-admin"
 CONFIG: dict[str, object] = {
     **({} if EXAMPLES else {"seed": 1}),
-    "generation": {"max-examples": int(EXAMPLES or 5), "deterministic": not EXAMPLES, "database": "none"},
+    "generation": {"max-examples": int(EXAMPLES or 1), "deterministic": not EXAMPLES, "database": "none"},
     "cache": {"enabled": False},
-    "phases": {"stateful": {"max-steps": 20}},
+    "phases": {"stateful": {"max-steps": 20 if EXAMPLES else 6}, "coverage": {"enabled": bool(EXAMPLES)}},
     "auth": {"openapi": {"bearer": {"bearer": ADMINS_KEY}}},
     "checks": {"positive_data_acceptance": {"enabled": False}},  # `what_fits_is_accepted` takes its place
     "operations": [
@@ -119,7 +120,7 @@ def test_every_answer_is_as_described(api: FastAPI) -> None:
                     label = recorder.cases[case_id].value.operation.label
                     answers.add((label, f"{interaction.response.status_code}"))
     assert not failures, "\n\n".join(failures)
-    for path, operations in api.openapi()["paths"].items():
+    for path, operations in api.openapi()["paths"].items() if EXAMPLES else ():
         for method, operation in operations.items():
             success = next(status for status in operation["responses"] if status < "300")
             assert (f"{method.upper()} {path}", success) in answers

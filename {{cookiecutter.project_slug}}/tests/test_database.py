@@ -120,18 +120,15 @@ async def test_on_sqlite_writers_wait_for_each_other(tmp_path: Path) -> None:
     """Each reads a number and writes the next one: without BEGIN IMMEDIATE, some would write the same."""
     database = Database(f"sqlite+aiosqlite:///{tmp_path / 'counter.db'}")
 
-    async def execute(statement: str) -> int | None:
-        async with database.session() as session:
-            result = await (await session.connection()).exec_driver_sql(statement)
-            return result.scalar() if result.returns_rows else None
-
     async def count_up() -> None:
         async with database.session() as session:
             connection = await session.connection()
             number = (await connection.exec_driver_sql("SELECT number FROM counter")).scalar_one()
             await connection.exec_driver_sql(f"UPDATE counter SET number = {number + 1}")  # noqa: S608
 
-    await execute("CREATE TABLE counter AS SELECT 0 AS number")
+    async with database.session() as session:
+        await (await session.connection()).exec_driver_sql("CREATE TABLE counter AS SELECT 0 AS number")
     await asyncio.gather(*(count_up() for _ in range(30)))
-    assert await execute("SELECT number FROM counter") == 30
+    async with database.connection() as connection:
+        assert (await connection.exec_driver_sql("SELECT number FROM counter")).scalar_one() == 30
     await database.dispose()

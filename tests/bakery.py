@@ -13,9 +13,14 @@ from pathlib import Path
 from filelock import FileLock
 
 ROOT = Path(__file__).parent.parent
+PROJECT = ROOT / "{{cookiecutter.project_slug}}"
 BUILD = ROOT / "build"
 ENVIRONMENTS = BUILD / "environments"
 TIMEOUT = 600  # seconds; whatever takes longer hangs
+
+# For a project's own tests and checks in tests of ours: one process each, because ours run in several; and what mypy
+# knows of the libraries is the same in all projects.
+FRUGAL = {"PYTEST_XDIST_AUTO_NUM_WORKERS": "0", "MYPY_CACHE_DIR": str(ENVIRONMENTS / "mypy")}
 
 # Set by the make and pytest around us, or for another project; inside a baked project they would change what runs.
 OURS = ("COOKIECUTTER_", "DATABASE_URL", "MAKE", "MFLAGS", "PYTEST_", "PYTHON", "TEST_DATABASE_URL", "VIRTUAL_ENV")

@@ -26,6 +26,14 @@ def pytest_report_header() -> str:
     return f"baked projects run on Python {' and '.join(PYTHONS)}"
 
 
+LONGEST = {"test_docs_executed", "test_generated_project", "test_update"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first: no worker shall be left with one of them while the others have nothing to do."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The template as git sees it: cookiecutter would also copy the caches that linters leave there."""

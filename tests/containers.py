@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.bakery import ROOT
+from tests.bakery import PROJECT
 from tests.demo import PATIENCE, serves
 
-PROJECT = ROOT / "{{cookiecutter.project_slug}}"
 PEPPER = "1:gZ0b-3m1Qe7xU9fWc5sKt8yRj2vHnL4aPdXo6iTuEMk"
 
 

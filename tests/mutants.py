@@ -42,7 +42,6 @@ MUTANTS = [
         ("accepts disabled keys", "    Status.DISABLED: errors.ApiKeyDisabled,\n", ""),
         ("accepts expired keys", "    Status.EXPIRED: errors.ApiKeyExpired,\n", ""),
         ("accepts the keys of inactive users", "if not row.is_active:", "if False:"),
-        ("ignores the networks of a key", "if row.allowed_cidrs is not None and not", "if False and not"),
         ("signs no key again", "await self._sign_again(key_id, text, presented)", "pass"),
         (
             "signs again before it compares",
@@ -53,9 +52,33 @@ MUTANTS = [
         ),
         (
             "calls a key updated when it is only signed again",
-            "                    updated_at=col(UserApiKey.updated_at),\n",
-            "",
+            ", updated_at=col(UserApiKey.updated_at)\n",
+            "\n",
         ),
+    ),
+    *mutants(
+        "app/api_keys/verifier.py",
+        "api_keys/test_cache.py",
+        ("lets a remembered key live on", "known.expires_at > utc_now()", "True"),
+    ),
+    *mutants(
+        "app/api_keys/dependencies.py",
+        "api_keys/test_verifier.py",
+        ("ignores the networks of a key", "if verified.networks is not None:", "if False:"),
+    ),
+    *mutants(
+        "app/api_keys/cache.py",
+        "api_keys/test_cache.py",
+        ("believes what it knows for ever", "min(until, self._believed_until)", "until"),
+        ("keeps each key for ever", "min(until, self._believed_until)", "self._believed_until"),
+        ("remembers what was asked before a deed", "generation == self.generation and", "True and"),
+        ("grows without bound", "if len(self._keys) > MOST_KEYS:", "if False:"),
+        ("sees no deed of another process", "if stamp != self._stamp:", "if self._stamp is None:"),
+        ("sees its own deeds only at the next poll", "            cache.forget()\n", "            pass\n"),
+        ("advances no stamp for an object", "isinstance(one, User | UserApiKey)", "False"),
+        ("advances no stamp for a deletion", "(*session.dirty, *session.deleted)", "(*session.dirty,)"),
+        ("advances no stamp for a statement", "if (state.is_update or state.is_delete)", "if False"),
+        ("believes a stamp that it read long ago", "began + BELIEVED_SECONDS", "began + 3600"),
     ),
     *mutants(
         "app/api_keys/models.py",
@@ -76,7 +99,7 @@ MUTANTS = [
         ),
     ),
     *mutants(
-        "app/api_keys/dependencies.py",
+        "app/api_keys/presented.py",
         "api_keys/test_dependencies.py",
         ("accepts two Authorization headers", "if len(authorizations) > 1:", "if False:"),
         ("accepts two keys", "if len(found) > 1:", "if False:"),
@@ -95,7 +118,7 @@ MUTANTS = [
         (
             "takes a guess for a key that was here",
             f"        if {COMPARISON}",
-            f"        self._remember(self._sign(self._newest, text))\n        if {COMPARISON}",
+            f"        self._remember(key_format.fingerprint(text))\n        if {COMPARISON}",
         ),
     ),
     # What a key is
@@ -227,7 +250,7 @@ MUTANTS = [
             "            finally:\n                await session.commit()\n",
         ),
         ("lets two writers begin as readers", '"sqlite_begin", "BEGIN IMMEDIATE"', '"sqlite_begin", "BEGIN"'),
-        ("shows values in the database's errors", "url, hide_parameters=True, connect_args={", "url, connect_args={"),
+        ("shows values in the database's errors", "        hide_parameters=True,\n", ""),
     ),
     *mutants(
         "app/database.py",

@@ -113,6 +113,25 @@ class Server:
         finally:
             self.send(signal.SIGCONT)
 
+    @property
+    def serving(self) -> list[int]:
+        """The processes of uvicorn that serve; where there are several, two more watch over them."""
+        first, *children = family(self.process.pid)
+        spawned = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return spawned or [first]
+
+    @contextmanager
+    def frozen_but(self, pid: int) -> Iterator[None]:
+        """Only this one of those that serve can answer."""
+        others = [other for other in self.serving if other != pid]
+        try:
+            for other in others:
+                os.kill(other, signal.SIGSTOP)
+            yield
+        finally:
+            for other in others:
+                os.kill(other, signal.SIGCONT)
+
     @contextmanager
     def stopped(self) -> Iterator[None]:
         self.stop(signal.SIGINT)
@@ -341,25 +360,13 @@ class Instance(Server):
     def create_key(self, name: str = "a key", **fields: object) -> Answer:
         return self.ask("POST", "/v1/api-keys", {"name": name, "scopes": [], **fields})
 
-    def worker_pids(self) -> list[int]:
-        """The processes that serve; where there are several, multiprocessing starts one more that does not."""
-        first, *children = family(self.process.pid)
-        serving = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        return [first] if self.workers == 1 else serving
-
     def each_worker(self) -> Iterator[None]:
         """Goes round the workers: each time all but one are frozen, so that this one answers."""
-        pids = self.worker_pids()
+        pids = self.serving
         assert len(pids) == self.workers
         for answering in pids:
-            others = [pid for pid in pids if pid != answering]
-            try:
-                for pid in others:
-                    os.kill(pid, signal.SIGSTOP)
+            with self.frozen_but(answering):
                 yield
-            finally:
-                for pid in others:
-                    os.kill(pid, signal.SIGCONT)
 
     def in_flight(self, call: Callable[[Callable[[], object]], Answer], times: int) -> Sequence[Future[Answer]]:
         """Calls that have all reached a worker. Each is given what to call as soon as its request is sent."""

@@ -1,16 +1,30 @@
 """The generated project's own checks and tests, in what was baked."""
 
+import itertools
 import sys
 
 import pytest
 
-from tests.bakery import PYTHONS, ROOT, lend_environment, run
+from tests.bakery import FRUGAL, PYTHONS, ROOT, lend_environment, run
 from tests.conftest import Bake
 from tests.demo import free_port, running
 
 every_python = pytest.mark.parametrize("python", PYTHONS.values(), ids=PYTHONS.keys())
 every_database = pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-one_python = next(iter(PYTHONS.values()))
+one_python, *_, newest_python = [next(iter(PYTHONS.values())), *PYTHONS.values()]
+
+# Every answer meets every answer of each other question, and each Python.
+PAIRS = [
+    ("sqlite", "none", "none", "3.11"),
+    ("postgresql", "none", "github", "3.13"),
+    ("sqlite", "none", "gitlab", "3.13"),
+    ("postgresql", "compose", "none", "3.13"),
+    ("sqlite", "compose", "github", "3.11"),
+    ("postgresql", "compose", "gitlab", "3.11"),
+    ("sqlite", "kubernetes", "none", "3.13"),
+    ("postgresql", "kubernetes", "github", "3.11"),
+    ("sqlite", "kubernetes", "gitlab", "3.13"),
+]
 
 ODD = {
     "project_name": """<b>"Ann's" \\ \N{ROCKET}</b>""",
@@ -24,9 +38,10 @@ ODD = {
 @every_database
 def test_its_tests_pass(bake: Bake, request: pytest.FixtureRequest, database: str, python: str) -> None:
     variables = {"TEST_DATABASE_URL": request.getfixturevalue("postgresql")} if database == "postgresql" else {}
-    project = bake(database=database)
+    deployment, ci = ("compose", "github") if database == "sqlite" else ("kubernetes", "gitlab")
+    project = bake(database=database, deployment=deployment, ci=ci)
     lend_environment(project, python)
-    run(["make", "test"], project, **variables)
+    run(["make", "coverage" if python == newest_python else "test"], project, **variables)
 
 
 @every_database
@@ -37,12 +52,17 @@ def test_every_answer_is_as_the_description_says(bake: Bake, request: pytest.Fix
     run([".venv/bin/pytest", "-n0", "tests/test_schemathesis.py"], project, SCHEMATHESIS_EXAMPLES="3", **variables)
 
 
-@every_python
-@every_database
-def test_its_checks_pass(bake: Bake, database: str, python: str) -> None:
-    project = bake(database=database)
-    lend_environment(project, python)
-    run(["make", "check"], project)
+def test_the_pairs_are_all_there() -> None:
+    for one, other in itertools.combinations(zip(*PAIRS, strict=True), 2):
+        pairs = set(zip(one, other, strict=True))
+        assert pairs == set(itertools.product(one, other))
+
+
+@pytest.mark.parametrize(("database", "deployment", "ci", "python"), PAIRS)
+def test_its_checks_pass(bake: Bake, database: str, deployment: str, ci: str, python: str) -> None:
+    project = bake(database=database, deployment=deployment, ci=ci)
+    lend_environment(project, PYTHONS.get(python, one_python))
+    run(["make", "check"], project, **FRUGAL)
 
 
 def test_odd_answers_pass_both(bake: Bake) -> None:

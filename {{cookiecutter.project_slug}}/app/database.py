@@ -1,14 +1,14 @@
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, cast
 
 from fastapi import Depends, Request
 from sqlalchemy import Connection, DateTime, Dialect, MetaData, TypeDecorator, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 from sqlmodel import SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -52,19 +52,23 @@ def create_engine(url: str, *, for_migrations: bool = False) -> AsyncEngine:
     Migrations may take their time. On SQLite they run without foreign keys: changing a table copies and drops it,
     and the drop would cascade to the rows that point at it.
     """
-    if make_url(url).get_backend_name() == "postgresql":
-        return create_async_engine(
-            url,
-            hide_parameters=True,
-            pool_size=POOL_SIZE,
-            max_overflow=0,
-            pool_timeout=5,
-            pool_pre_ping=True,
-            connect_args={"connect_timeout": 5, "options": "-c timezone=UTC" + ("" if for_migrations else TIME_OUTS)},
-        )
+    on_postgresql = make_url(url).get_backend_name() == "postgresql"
     engine = create_async_engine(
-        url, hide_parameters=True, connect_args={"timeout": 60 if for_migrations else 5, "isolation_level": None}
+        url,
+        hide_parameters=True,
+        poolclass=AsyncAdaptedQueuePool,
+        pool_size=POOL_SIZE,
+        max_overflow=0,
+        pool_timeout=5,
+        pool_pre_ping=on_postgresql,
+        connect_args=(
+            {"connect_timeout": 5, "options": "-c timezone=UTC" + ("" if for_migrations else TIME_OUTS)}
+            if on_postgresql
+            else {"timeout": 60 if for_migrations else 5, "isolation_level": None}
+        ),
     )
+    if on_postgresql:
+        return engine
 
     @event.listens_for(engine.sync_engine, "connect")
     def configure(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
@@ -107,8 +111,7 @@ class Database:
 
     @property
     def connections_in_use(self) -> int:
-        pool = self.engine.pool
-        return pool.checkedout() if isinstance(pool, QueuePool) else 0
+        return cast(AsyncAdaptedQueuePool, self.engine.pool).checkedout()
 
     async def dispose(self) -> None:
         await self.engine.dispose()

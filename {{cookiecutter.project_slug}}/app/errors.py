@@ -182,8 +182,8 @@ def as_json(error: ApiError | type[ApiError], path: str, request_id: str) -> dic
 
 
 def problem(request: Request, error: ApiError, headers: Mapping[str, str] | None = None) -> Response:
-    request.state.refusal = error.code
-    body = as_json(error, request.url.path, request.state.request_id)
+    request.scope["state"]["refusal"] = error.code
+    body = as_json(error, request.scope["path"], request.scope["state"]["request_id"])
     headers = {**error.headers, **(headers or {})}
     if error.challenge is not None:
         headers["WWW-Authenticate"] = f'Bearer realm="{request.app.state.realm}"{error.challenge}'

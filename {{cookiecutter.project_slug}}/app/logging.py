@@ -127,6 +127,8 @@ def _report(scope: Scope, status: int, seconds: float) -> None:
         app.usage.record(caller.key_id, error=status >= 400)
     if app.metrics:
         app.metrics.observe(scope["method"], path, status, seconds, state.get("refusal"))
+    if not access_log.isEnabledFor(logging.INFO):
+        return
     fields = {
         "method": scope["method"],
         "path": path,

@@ -1,25 +1,69 @@
 import logging
 import time
 from collections.abc import Awaitable
+from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from math import ceil
+from typing import TYPE_CHECKING
 
 from limits import RateLimitItem, parse
-from limits.aio.storage import MemoryStorage, RedisStorage
+from limits.aio.storage import RedisStorage
 from limits.aio.strategies import FixedWindowRateLimiter
 from limits.errors import StorageError
-from redis.asyncio import ConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from app.errors import RateLimited
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from redis.asyncio import ConnectionPool
 
 logger = logging.getLogger(__name__)
 
 Address = IPv4Address | IPv6Address
 REDIS_SECONDS = 0.2  # a request asks twice at most, and tries each twice: under a second in all
+
+MOST_WINDOWS = 200_000  # some 50 MB; beyond, those that ended go, and the oldest half
+
+
+@dataclass(slots=True)
+class Window:
+    reset_time: float  # when it ends, in seconds since 1970
+    hits: int = 0
+
+
+class MemoryWindows:
+    """Counts in this process, as the strategy of `limits` does in Redis.
+
+    The memory storage of `limits` starts a task on each hit, which walks through all counters.
+    """
+
+    def __init__(self) -> None:
+        self._windows: dict[tuple[RateLimitItem, str, str], Window] = {}  # oldest first; another limit, another window
+
+    async def hit(self, limit: RateLimitItem, name: str, who: str) -> bool:
+        now = time.time()
+        window = self._windows.get((limit, name, who))
+        if window is None or window.reset_time <= now:
+            self._windows.pop((limit, name, who), None)
+            self._make_room(now)
+            window = self._windows[limit, name, who] = Window(now + limit.get_expiry())
+        window.hits += 1
+        return window.hits <= limit.amount
+
+    async def test(self, limit: RateLimitItem, name: str, who: str) -> bool:
+        return (await self.get_window_stats(limit, name, who)).hits < limit.amount
+
+    async def get_window_stats(self, limit: RateLimitItem, name: str, who: str) -> Window:
+        now = time.time()
+        window = self._windows.get((limit, name, who))
+        return window if window and window.reset_time > now else Window(now + limit.get_expiry())
+
+    def _make_room(self, now: float) -> None:
+        if len(self._windows) >= MOST_WINDOWS:
+            self._windows = {who: window for who, window in self._windows.items() if window.reset_time > now}
+            for who in [*self._windows][: max(0, len(self._windows) - MOST_WINDOWS // 2)]:
+                del self._windows[who]
 
 
 class RateLimiter:
@@ -32,13 +76,8 @@ class RateLimiter:
         self._default = _parse(settings.rate_limit)
         self._failures = _parse(settings.failed_auth_limit)
         self._fail_open = settings.rate_limit_fail_open
-        self._pool = settings.redis_url and ConnectionPool.from_url(
-            settings.redis_url,
-            socket_connect_timeout=REDIS_SECONDS,
-            socket_timeout=REDIS_SECONDS,
-            retry=Retry(NoBackoff(), 1),  # a connection from before a restart of Redis fails once
-        )
-        self._windows = FixedWindowRateLimiter(_in_redis(self._pool) if self._pool else MemoryStorage())
+        self._pool = _connect(settings.redis_url) if settings.redis_url else None
+        self._windows = FixedWindowRateLimiter(_in_redis(self._pool)) if self._pool else MemoryWindows()
 
     async def close(self) -> None:
         if self._pool:
@@ -76,7 +115,20 @@ class RateLimiter:
         return RateLimited(name, limit.amount, limit.get_expiry(), max(1, ceil(reset_time - time.time())))
 
 
-def _in_redis(pool: ConnectionPool) -> RedisStorage:
+def _connect(redis_url: str) -> "ConnectionPool":
+    from redis.asyncio import ConnectionPool  # here: without REDIS_URL, nobody should wait for it
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+
+    return ConnectionPool.from_url(
+        redis_url,
+        socket_connect_timeout=REDIS_SECONDS,
+        socket_timeout=REDIS_SECONDS,
+        retry=Retry(NoBackoff(), 1),  # a connection from before a restart of Redis fails once
+    )
+
+
+def _in_redis(pool: "ConnectionPool") -> RedisStorage:
     options = {"connection_pool": pool}
     return RedisStorage(
         "async+redis://",

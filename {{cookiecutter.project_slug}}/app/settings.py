@@ -96,6 +96,7 @@ class Settings(BaseSettings):
     api_key_max_expire_days: int | None = Field(None, ge=1, le=36_500)
     api_key_max_per_user: int = Field(100, ge=1)
     api_key_locations: Annotated[CommaSeparated[Location], Field(min_length=1)] = ["bearer"]
+    api_key_cache: bool = True
     rate_limit: RateLimit | None = "600/minute"
     failed_auth_limit: RateLimit | None = "60/minute"
     rate_limit_fail_open: bool = False

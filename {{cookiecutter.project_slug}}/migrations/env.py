@@ -4,7 +4,7 @@ from typing import Literal
 
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
-from sqlalchemy import Connection, text
+from sqlalchemy import DATETIME, Connection, text
 from sqlmodel import AutoString, SQLModel
 
 import app.main  # noqa: F401 - imports every model that the app has, so that none is missing from the metadata
@@ -21,7 +21,8 @@ def render_item(kind: str, item: object, _: AutogenContext) -> str | Literal[Fal
     """Write our own and SQLModel's types as what they are in the database, so that migrations outlive the code."""
     if isinstance(item, AutoString):
         return f"sa.String(length={item.length})"
-    return "sa.DateTime(timezone=True)" if isinstance(item, UtcDateTime) else False
+    # DATETIME is what SQLite says of it; PostgreSQL knows no such type.
+    return "sa.DateTime(timezone=True)" if isinstance(item, UtcDateTime | DATETIME) else False
 
 
 def migrate(connection: Connection) -> None:

@@ -26,6 +26,7 @@ from app.api_keys.models import UserApiKey
 from app.api_keys.schemas import ApiKeyCreate
 from app.api_keys.verifier import Caller
 from app.database import Database
+from app.logging import configure_logging
 from app.main import add_parts, create_app
 from app.scopes import Scope
 from app.settings import ROOT, Settings
@@ -136,10 +137,27 @@ def make_settings(**changes: object) -> Settings:
     return Settings.model_validate(good | changes)
 
 
+USUAL_SETTINGS = make_settings()
+
+
 @pytest.fixture
 def settings(request: pytest.FixtureRequest) -> Settings:
     """A test changes them with `@pytest.mark.parametrize("settings", [{…}], indirect=True)`."""
-    return make_settings(**getattr(request, "param", {}))
+    return make_settings(**request.param) if hasattr(request, "param") else USUAL_SETTINGS
+
+
+LONGEST = {"test_server", "test_schemathesis", "test_migrations", "test_stateful"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first: no worker shall be left with one of them while the others have nothing to do."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
+@pytest.fixture(autouse=True)
+def log_as_set(settings: Settings) -> None:
+    """Whatever another test has set."""
+    configure_logging(settings)
 
 
 APPS: dict[str, FastAPI] = {}

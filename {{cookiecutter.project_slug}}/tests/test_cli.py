@@ -1,5 +1,4 @@
 import json
-import os
 import runpy
 import subprocess
 import sys
@@ -140,6 +139,17 @@ def test_a_database_that_is_not_migrated_is_one_sentence(run: Run) -> None:
     assert "alembic upgrade head" in result.stderr
 
 
+@pytest.mark.parametrize("arguments", [["start", "admin@example.com"], ["users", "list"]])
+def test_a_database_that_is_away_is_one_sentence(
+    run: Run, environment: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    environment.setenv("DATABASE_URL", "postgresql://127.0.0.1:1/nowhere")
+    get_settings.cache_clear()
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("The database refused: ")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -174,9 +184,14 @@ def test_a_terminal_gets_a_table(started: Run, monkeypatch: pytest.MonkeyPatch) 
     assert "┃" not in started("keys", "list", "ada@example.com").stdout
 
 
-def test_a_wrong_setting_is_one_sentence_on_the_real_command_line(environment: pytest.MonkeyPatch) -> None:
+def test_help_waits_for_no_database() -> None:
+    program = "import sys, app.cli; print({'sqlalchemy', 'fastapi', 'alembic', 'pydantic'} & sys.modules.keys())"
+    assert subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, text=True).strip() == "set()"
+
+
+def test_a_wrong_setting_stops_every_command_with_one_sentence(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("API_KEY_PEPPERS", "1:short")
-    command = [sys.executable, "-m", "app", "users", "list"]
-    result = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False)
-    assert result.returncode == 1
-    assert result.stderr.strip() == "API_KEY_PEPPERS has a secret (id 1) shorter than 32 characters."
+    environment.setattr(sys, "argv", ["app", "users", "list"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module("app", run_name="__main__")
+    assert stop.value.code == "API_KEY_PEPPERS has a secret (id 1) shorter than 32 characters."

@@ -3,6 +3,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from alembic.script import ScriptDirectory
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
 from sqlalchemy import text
@@ -10,8 +11,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database import Database
+from app.health import builds_on, older_revisions
 from app.main import create_app
-from tests.conftest import MakeDatabase, make_settings
+from tests.conftest import MakeDatabase, alembic_config, make_settings
 
 
 async def test_live_asks_nothing_of_the_database() -> None:
@@ -44,6 +46,24 @@ async def test_not_ready_while_a_migration_is_missing(
     monkeypatch.setattr("app.health.older_revisions", lambda: {"older"})
     await set_revision(database, "older")
     assert "alembic upgrade head" in await detail_of_503(app)
+
+
+def test_older_revisions_are_all_that_alembic_knows_but_its_head() -> None:
+    scripts = ScriptDirectory.from_config(alembic_config(""))
+    known = {script.revision for script in scripts.walk_revisions()}
+    assert older_revisions() == known - {scripts.get_current_head()} | {None}
+
+
+@pytest.mark.parametrize(
+    ("line", "revisions"),
+    [
+        ("down_revision = None", []),
+        ('down_revision: str | None = "0a1b"', ["0a1b"]),
+        ("down_revision = ('0a1b', '2c3d')", ["0a1b", "2c3d"]),
+    ],
+)
+def test_a_migration_says_what_it_builds_on(line: str, revisions: list[str]) -> None:
+    assert builds_on(f'"""add items"""\n\nrevision = "4e5f"\n{line}\nbranch_labels = None\n') == revisions
 
 
 async def test_still_ready_when_the_next_version_has_migrated(client: AsyncClient, database: Database) -> None:

@@ -4,9 +4,12 @@ from ipaddress import ip_address
 from uuid import uuid4
 
 import pytest
+import time_machine
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient, Response
+from limits import parse
 
+from app import rate_limit
 from app.api_keys import format as key_format
 from app.errors import RateLimited
 from app.rate_limit import RateLimiter
@@ -128,3 +131,34 @@ async def test_of_what_comes_at_once_exactly_the_limit_passes() -> None:
         return True
 
     assert sum(await asyncio.gather(*(hit() for _ in range(50)))) == 10
+
+
+async def test_another_limit_starts_anew() -> None:
+    limiter = RateLimiter(make_settings())
+    await limiter.hit("key", "1/day")
+    with pytest.raises(RateLimited):
+        await limiter.hit("key", "1/day")
+    await limiter.hit("key", "1/minute")  # not for the rest of the day
+    with pytest.raises(RateLimited):
+        await limiter.hit("key", "1/minute")
+
+
+async def test_windows_in_memory_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate_limit, "MOST_WINDOWS", 6)
+    windows, minute, day = rate_limit.MemoryWindows(), parse("9/minute"), parse("9/day")
+
+    async def hits() -> dict[str, int]:
+        windows_of = {who: await windows.get_window_stats(day, "key", who) for who in "abcdefghijk"}
+        return {who: window.hits for who, window in windows_of.items() if window.hits}
+
+    with time_machine.travel(0, tick=False) as clock:
+        for who in "abcd":
+            await windows.hit(minute, "key", who)
+        for who in "eef":
+            await windows.hit(day, "key", who)
+        clock.shift(60)
+        await windows.hit(day, "key", "g")  # there was no room: what has ended is gone
+        assert await hits() == {"e": 2, "f": 1, "g": 1}
+        for who in "hijk":
+            await windows.hit(day, "key", who)  # nor for the last of these: the oldest half is gone
+        assert await hits() == {"h": 1, "i": 1, "j": 1, "k": 1}

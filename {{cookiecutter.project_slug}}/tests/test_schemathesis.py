@@ -5,6 +5,7 @@ others every time.
 """
 
 import os
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
@@ -14,6 +15,7 @@ from fastapi import FastAPI, Request
 from hypothesis import strategies as st
 from schemathesis import Case, CheckContext, Response, engine
 from schemathesis.engine.events import FatalError, NonFatalError, ScenarioFinished
+from schemathesis.python.asgi import shutdown_lifespans
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from sqlmodel import col, select
 
@@ -35,7 +37,9 @@ ADMINS_KEY = "lets-in-whoever-is-admin"
 CONFIG: dict[str, object] = {
     **({} if EXAMPLES else {"seed": 1}),
     "generation": {"max-examples": int(EXAMPLES or 1), "deterministic": not EXAMPLES, "database": "none"},
+    "analysis": {"constants": {"enabled": bool(EXAMPLES)}},  # they depend on what else has been imported
     "cache": {"enabled": False},
+    "suppress-health-check": ["too_slow"],  # a busy machine is no reason to fail
     "phases": {"stateful": {"max-steps": 20 if EXAMPLES else 6}, "coverage": {"enabled": bool(EXAMPLES)}},
     "auth": {"openapi": {"bearer": {"bearer": ADMINS_KEY}}},
     "checks": {"positive_data_acceptance": {"enabled": False}},  # `what_fits_is_accepted` takes its place
@@ -74,13 +78,19 @@ def url(make_database: MakeDatabase) -> str:
 
 
 @pytest.fixture
-async def api(url: str) -> FastAPI:
+async def api(url: str) -> AsyncIterator[FastAPI]:
     """An app that commits, and lets in an admin whatever the requests delete, demote and revoke.
 
     It always keeps one active admin; whoever that is gets a new key when the last one no longer does.
     """
     database = Database(url)
-    settings = make_settings(rate_limit="", failed_auth_limit="", api_key_max_per_user=10**9, log_level="error")
+    settings = make_settings(
+        rate_limit="",
+        failed_auth_limit="",
+        api_key_max_per_user=10**9,
+        metrics_enabled=True,
+        log_level="error",
+    )
     app = create_app(settings, database)
     api_key = ""
 
@@ -89,7 +99,7 @@ async def api(url: str) -> FastAPI:
         if request.headers.get("Authorization") != f"Bearer {ADMINS_KEY}":
             return await authenticate(request)
         with suppress(ApiError):
-            caller: Caller = await app.state.verifier.verify(api_key, None)
+            caller: Caller = (await app.state.verifier.verify(api_key)).caller
             if caller.scopes == {*Scope}:
                 return caller
         async with database.session() as session:
@@ -102,7 +112,8 @@ async def api(url: str) -> FastAPI:
     async with database.session() as session:
         await users.create(session, UserCreate(email="admin@example.com", is_admin=True))
     await database.dispose()  # Schemathesis runs the app in an event loop of its own
-    return app
+    yield app
+    shutdown_lifespans()  # while there is a database
 
 
 def test_every_answer_is_as_described(api: FastAPI) -> None:

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 import pytest
 from fastapi import FastAPI
 from httpx import AsyncClient, Response
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import OperationalError
 
@@ -104,3 +107,19 @@ async def test_no_key_is_in_logs_answers_the_description_or_the_database(
         for api_key in issued:
             assert api_key.rpartition("_")[2] not in content, place
         assert PEPPER not in content, place
+
+
+@pytest.mark.parametrize("settings", [{"api_key_locations": ["bearer", "header", "query"]}], indirect=True)
+async def test_no_key_is_in_a_trace(as_user: AsUser, client: AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    provider, exporter = TracerProvider(), InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr("opentelemetry.trace.get_tracer_provider", lambda: provider)
+    me = await as_user()
+    for path in ("/v1/users/me", "/nothing"):
+        await me.get(path, params={"q": "x"})
+        await client.get(path, headers={"X-API-Key": me.api_key})
+        await client.get(path, params={"api_key": me.api_key})
+        await client.get(f"{path}?api%5Fkey={me.api_key}")
+    spans = exporter.get_finished_spans()
+    assert "GET /v1/users/me" in {span.name for span in spans}
+    assert me.api_key not in "".join(span.to_json() for span in spans)

@@ -456,7 +456,7 @@ def test_the_app_does_what_the_model_does(served: Served) -> None:
     examples = os.environ.get("HYPOTHESIS_EXAMPLES")
     far = settings(
         Walk.TestCase.settings,
-        max_examples=int(examples or 4),
+        max_examples=int(examples or 3),
         stateful_step_count=40,
         derandomize=examples is None,
     )

@@ -1,46 +1,21 @@
-from ipaddress import IPv6Address, ip_address
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Annotated, cast
-from urllib.parse import parse_qsl
 
 from fastapi import Depends, Path, Request, Security
 from fastapi.openapi.models import HTTPBearer
 from fastapi.security.base import SecurityBase
-from starlette.types import Scope as AsgiScope
 
 from app import errors
 from app.api_keys import service
 from app.api_keys.models import UserApiKey
-from app.api_keys.verifier import Caller, Verifier
+from app.api_keys.presented import presented_key
+from app.api_keys.verifier import Caller, Verified, Verifier
 from app.database import SessionDep
 from app.rate_limit import Address, RateLimiter
 from app.scopes import Scope
-from app.settings import Location, Settings
+from app.settings import Settings
 from app.users.models import User
-
-
-def presented_key(scope: AsgiScope, locations: list[Location]) -> str:
-    """The one key in a request, read from the raw headers: the parsed ones hide that there are two.
-
-    Raises NotAuthenticated where there is none, InvalidRequest where there is more than one.
-    """
-    authorizations = [value for name, value in scope["headers"] if name == b"authorization"]
-    if len(authorizations) > 1:
-        raise errors.InvalidRequest("This request has more than one Authorization header.")
-    found: list[bytes] = []
-    if "bearer" in locations and authorizations:
-        scheme, _, credential = authorizations[0].partition(b" ")
-        if scheme.lower() == b"bearer" and credential:
-            found.append(credential)
-    if "header" in locations:
-        found += [value for name, value in scope["headers"] if name == b"x-api-key"]
-    if "query" in locations:
-        query = parse_qsl(scope["query_string"], keep_blank_values=True)
-        found += [value for name, value in query if name == b"api_key"]
-    if not found:
-        raise errors.NotAuthenticated
-    if len(found) > 1:
-        raise errors.InvalidRequest("This request carries more than one API key.")
-    return found[0].decode("latin-1")  # never fails; what isn't ASCII isn't the format of a key
 
 
 async def get_app_settings(request: Request) -> Settings:
@@ -61,29 +36,41 @@ def client_address(request: Request) -> Address | None:
 
 async def authenticate(request: Request) -> Caller:
     """The caller of a request: a usable key, from an address where it may be used, within its rate limit."""
-    settings: Settings = request.app.state.settings
-    verifier: Verifier = request.app.state.verifier
-    limiter: RateLimiter = request.app.state.rate_limiter
-    address = client_address(request)
-    text = presented_key(request.scope, settings.api_key_locations)
-    if not verifier.was_here(text):
-        # Whoever guesses is stopped before the database is asked; whoever shares an address with them goes on.
-        await limiter.refuse_guesser(address)
-    try:
-        caller = await verifier.verify(text, address)
-    except errors.ApiKeyInvalid:
-        await limiter.count_failure(address)
-        raise
-    request.state.caller = caller  # before the limit, so that usage counts what it refuses
+    app = request.app.state
+    verifier: Verifier = app.verifier
+    limiter: RateLimiter = app.rate_limiter
+    text = presented_key(request.scope, app.settings.api_key_locations)
+    verified = verifier.recall(text) or await _verify(text, client_address(request), verifier, limiter)
+    if verified.networks is not None:
+        refuse_elsewhere(client_address(request), verified.networks)
+    caller = verified.caller
+    request.scope["state"]["caller"] = caller  # before the limit, so that usage counts what it refuses
     await limiter.hit(caller.key_id, caller.rate_limit)
     return caller
 
 
+async def _verify(text: str, address: Address | None, verifier: Verifier, limiter: RateLimiter) -> Verified:
+    if not verifier.was_here(text):
+        # Whoever guesses is stopped before the database is asked; whoever shares an address with them goes on.
+        await limiter.refuse_guesser(address)
+    try:
+        return await verifier.verify(text)
+    except errors.ApiKeyInvalid:
+        await limiter.count_failure(address)
+        raise
+
+
+def refuse_elsewhere(address: Address | None, networks: Iterable[IPv4Network | IPv6Network]) -> None:
+    if address is None or not any(address in network for network in networks):
+        raise errors.AddressNotAllowed
+
+
 async def current_caller(request: Request) -> Caller:
     """The second to ask in a request gets what the first was told."""
-    if not hasattr(request.state, "caller"):
-        request.state.caller = await request.app.state.authenticate(request)
-    return cast(Caller, request.state.caller)
+    state = request.scope["state"]
+    if "caller" not in state:
+        state["caller"] = await request.app.state.authenticate(request)
+    return cast(Caller, state["caller"])
 
 
 class RequiresKey(SecurityBase):

@@ -70,7 +70,19 @@ def digest(pepper: str, text: str) -> bytes:
     A fast MAC is right here: a key is 256 random bits, so there is nothing to guess, and nothing for a slow hash to
     slow down but ourselves (OWASP ASVS 5.0, 6.5.2 and 11.5.1). Passwords need argon2; this is no password.
     """
-    return hmac.digest(pepper.encode(), b"apikey.v1\0" + text.encode(), hashlib.sha256)
+    mac = _keyed(pepper).copy()  # less than half the time of a new one
+    mac.update(text.encode())
+    return mac.digest()
+
+
+@cache
+def _keyed(pepper: str) -> hmac.HMAC:
+    return hmac.new(pepper.encode(), b"apikey.v1\0", hashlib.sha256)
+
+
+def fingerprint(text: str) -> bytes:
+    """What this process knows a key by while it runs. It is kept in memory only, where the peppers are too."""
+    return hashlib.sha256(text.encode()).digest()
 
 
 def hint(text: str) -> str:

@@ -91,3 +91,12 @@ class ApiKeyEvent(SQLModel, table=True):
     actor_user_id: UUID | None = None
     actor_key_id: str | None = Field(default=None, max_length=16)
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+
+
+class ApiKeyStamp(SQLModel, table=True):
+    """One row: a number that each deed advances which may change what a key is allowed (`cache.py`)."""
+
+    __tablename__ = "api_key_stamp"
+
+    id: int = Field(default=1, primary_key=True)
+    number: int = Field(default=0, sa_type=BigInteger)

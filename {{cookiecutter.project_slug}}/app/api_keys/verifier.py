@@ -3,17 +3,19 @@ import logging
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Row, bindparam, select, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import col
 
 from app import errors
 from app.api_keys import format as key_format
+from app.api_keys.cache import KeyCache
 from app.api_keys.models import Status, UserApiKey
 from app.database import Database, utc_now
-from app.rate_limit import Address
 from app.scopes import Scope, effective
 from app.settings import Settings
 from app.users.models import User
@@ -44,7 +46,7 @@ REFUSALS = {
     Status.DISABLED: errors.ApiKeyDisabled,
     Status.EXPIRED: errors.ApiKeyExpired,
 }
-MOST_SEEN = 10_000  # digests of used keys, some 2 MB
+MOST_SEEN = 10_000  # fingerprints of used keys, some 1 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,14 @@ class Caller:
         return Scope.ADMIN in self.scopes
 
 
+class Verified(NamedTuple):
+    """A usable key: until when and from where it may be used."""
+
+    caller: Caller
+    expires_at: datetime | None
+    networks: tuple[IPv4Network | IPv6Network, ...] | None
+
+
 class Verifier:
     """Turns the text of a key into its caller, or refuses it, in the order that docs/security.md explains."""
 
@@ -74,20 +84,27 @@ class Verifier:
         self._peppers = {number: secret.get_secret_value() for number, secret in settings.api_key_peppers.items()}
         self._newest = max(self._peppers)
         self._database = database
-        self._seen: dict[bytes, None] = {}  # digests, oldest first
+        self.cache: KeyCache[Verified] = KeyCache(database, enabled=settings.api_key_cache)
+        self._seen: dict[bytes, None] = {}  # fingerprints, oldest first
         self._nobody = secrets.token_bytes(32)  # compared with where there is no key, so that it takes as long
+
+    def recall(self, text: str) -> Verified | None:
+        """What was found of a key a moment ago, if that is still so."""
+        known = self.cache.get(key_format.fingerprint(text))
+        return known if known and (known.expires_at is None or known.expires_at > utc_now()) else None
 
     def was_here(self, text: str) -> bool:
         """Whether this very key was verified in this process before, as far as that is remembered."""
-        return len(text) <= key_format.LONGEST_KEY and self._sign(self._newest, text) in self._seen
+        return key_format.fingerprint(text) in self._seen
 
     def _sign(self, pepper_id: int, text: str) -> bytes:
         return key_format.digest(self._peppers[pepper_id], text)
 
-    async def verify(self, text: str, address: Address | None) -> Caller:
+    async def verify(self, text: str) -> Verified:
         key_id = key_format.parse(text, self._prefix, self._environment)
         if key_id is None:
             raise errors.ApiKeyInvalid
+        generation = self.cache.generation
         async with self._database.connection() as connection:
             row = (await connection.execute(LOOK_UP, {"id": key_id})).first()
         pepper_id = row.pepper_id if row is not None else self._newest
@@ -98,29 +115,34 @@ class Verifier:
         if not hmac.compare_digest(presented, row.digest if row is not None else self._nobody) or row is None:
             raise errors.ApiKeyInvalid
         refuse_unusable(row, utc_now())
-        self._remember(self._sign(self._newest, text))
-        if row.allowed_cidrs is not None and not is_within(address, row.allowed_cidrs):
-            raise errors.AddressNotAllowed
         if pepper_id != self._newest:
             await self._sign_again(key_id, text, presented)
-        return Caller(key_id, row.user_id, effective(row.scopes, owner_is_admin=row.is_admin), row.rate_limit)
+        scopes = effective(row.scopes, owner_is_admin=row.is_admin)
+        networks = None if row.allowed_cidrs is None else tuple(map(ip_network, row.allowed_cidrs))
+        verified = Verified(Caller(key_id, row.user_id, scopes, row.rate_limit), row.expires_at, networks)
+        fingerprint = key_format.fingerprint(text)
+        self._remember(fingerprint)
+        self.cache.put(fingerprint, verified, generation)
+        return verified
 
-    def _remember(self, digest: bytes) -> None:
-        self._seen[digest] = None
+    def _remember(self, fingerprint: bytes) -> None:
+        self._seen[fingerprint] = None
         if len(self._seen) > MOST_SEEN:
             del self._seen[next(iter(self._seen))]
 
     async def _sign_again(self, key_id: str, text: str, old: bytes) -> None:
-        async with self._database.session() as session:
-            await session.exec(
-                update(UserApiKey)
-                .where(col(UserApiKey.id) == key_id, col(UserApiKey.digest) == old)
-                .values(
-                    digest=self._sign(self._newest, text),
-                    pepper_id=self._newest,
-                    updated_at=col(UserApiKey.updated_at),
-                )
+        signed_again = (
+            update(UserApiKey)
+            .where(col(UserApiKey.id) == key_id, col(UserApiKey.digest) == old)
+            .values(
+                digest=self._sign(self._newest, text), pepper_id=self._newest, updated_at=col(UserApiKey.updated_at)
             )
+        )
+        try:
+            async with self._database.session() as session:
+                await (await session.connection()).execute(signed_again)
+        except SQLAlchemyError as error:  # a standby, say: the key is good all the same
+            logger.warning("key %s could not be signed with the newest pepper: %s", key_id, error)
 
 
 def refuse_unusable(row: Row[*tuple[object, ...]], now: datetime) -> None:
@@ -129,7 +151,3 @@ def refuse_unusable(row: Row[*tuple[object, ...]], now: datetime) -> None:
         raise refusal
     if not row.is_active:
         raise errors.UserInactive
-
-
-def is_within(address: Address | None, networks: list[str]) -> bool:
-    return address is not None and any(address in ip_network(network) for network in networks)

@@ -1,9 +1,10 @@
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -19,17 +20,12 @@ SHUTDOWN_SECONDS = 5
 
 @dataclass(slots=True)
 class Counter:
-    requests: int
-    errors: int
-    last_used_at: datetime
-
-    def add(self, other: "Counter") -> None:
-        self.requests += other.requests
-        self.errors += other.errors
-        self.last_used_at = max(self.last_used_at, other.last_used_at)
+    requests: int = 0
+    errors: int = 0
+    last_used: float = 0  # in seconds since 1970: a datetime takes longer, and this is counted on every request
 
 
-Counters = dict[tuple[str, datetime], Counter]
+Counters = dict[tuple[str, int], Counter]  # by key and hour since 1970
 
 
 class UsageRecorder:
@@ -52,17 +48,19 @@ class UsageRecorder:
         return len(self._counters)
 
     def record(self, key_id: str, *, error: bool) -> None:
-        now = utc_now()
-        hour = now.replace(minute=0, second=0, microsecond=0)
-        self._add((key_id, hour), Counter(1, int(error), now))
+        now = time.time()
+        self._add((key_id, int(now // 3600)), 1, int(error), now)
 
-    def _add(self, key_and_hour: tuple[str, datetime], counter: Counter) -> None:
-        if known := self._counters.get(key_and_hour):
-            known.add(counter)
-        elif len(self._counters) < MOST_COUNTERS:
-            self._counters[key_and_hour] = counter
-        else:
-            self._dropped += counter.requests
+    def _add(self, key_and_hour: tuple[str, int], requests: int, errors: int, last_used: float) -> None:
+        counter = self._counters.get(key_and_hour)
+        if counter is None:
+            if len(self._counters) >= MOST_COUNTERS:
+                self._dropped += requests
+                return
+            counter = self._counters[key_and_hour] = Counter()
+        counter.requests += requests
+        counter.errors += errors
+        counter.last_used = max(counter.last_used, last_used)
 
     async def flush(self) -> None:
         """Write what was counted. What the database does not take is kept, as far as it fits, for the next time."""
@@ -81,7 +79,7 @@ class UsageRecorder:
                 logger.error("usage: %s requests may not be counted", sum(one.requests for one in counters.values()))
                 return
             for key_and_hour, counter in counters.items():
-                self._add(key_and_hour, counter)
+                self._add(key_and_hour, counter.requests, counter.errors, counter.last_used)
 
     async def fold(self) -> None:
         """Fold the hours that are too old to be kept into days."""

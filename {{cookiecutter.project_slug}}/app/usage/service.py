@@ -1,5 +1,5 @@
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from sqlalchemy import bindparam, delete, or_, update
@@ -19,7 +19,7 @@ MOST_BUCKETS = 1000
 CHUNK = 1000  # rows in one statement; SQLite takes 32 766 parameters, PostgreSQL 65 535
 
 
-async def add(session: AsyncSession, counters: Mapping[tuple[str, datetime], "Counter"]) -> None:
+async def add(session: AsyncSession, counters: Mapping[tuple[str, int], "Counter"]) -> None:
     """Add to the hours, and move last_used_at forward; counts of keys that were deleted meanwhile are dropped."""
     # In one order everywhere, or two instances would wait for each other's rows for ever.
     key_ids = sorted({key_id for key_id, _ in counters})
@@ -27,11 +27,16 @@ async def add(session: AsyncSession, counters: Mapping[tuple[str, datetime], "Co
         chunk = key_ids[first : first + CHUNK]
         locked = select(UserApiKey.id).where(col(UserApiKey.id).in_(chunk)).order_by(col(UserApiKey.id))
         known = {*(await session.exec(locked.with_for_update(key_share=True, read=True))).all()}
-        rows = [(key_id, start, counter) for (key_id, start), counter in sorted(counters.items()) if key_id in known]
+        rows = [(key_id, hour, counters[key_id, hour]) for key_id, hour in sorted(counters) if key_id in known]
         if rows:
-            await _add_rows(session, [(key_id, start, False, one.requests, one.errors) for key_id, start, one in rows])
+            hours = [(key_id, _moment(hour * 3600), False, one.requests, one.errors) for key_id, hour, one in rows]
+            await _add_rows(session, hours)
             connection = await session.connection()
-            await connection.execute(USED, [{"key": key_id, "used": one.last_used_at} for key_id, _, one in rows])
+            await connection.execute(USED, [{"key": key_id, "used": _moment(one.last_used)} for key_id, _, one in rows])
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 # Only this column, and only forward: a late write must undo nothing that was done to the key since.

@@ -3,7 +3,7 @@ from unittest.mock import AsyncMock
 from uuid import uuid4
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from httpx import AsyncClient
 
 from app.api_keys.dependencies import CurrentCaller, requires
@@ -88,10 +88,10 @@ async def test_odd_bytes_are_an_invalid_key(client: AsyncClient, raw: bytes) -> 
 async def test_a_user_who_was_deleted_in_the_middle_of_a_request_is_refused(app: FastAPI, as_user: AsUser) -> None:
     me = await as_user()
 
-    async def verify(*_: object) -> Caller:
+    async def authenticate(_: Request) -> Caller:
         return Caller(me.key.id, uuid4(), frozenset())
 
-    app.state.verifier.verify = verify
+    app.state.authenticate = authenticate
     assert (await me.get(ME)).json()["code"] == "api_key_invalid"
 
 

@@ -1,8 +1,10 @@
 import hmac
 from datetime import timedelta
+from typing import NoReturn
 from unittest.mock import Mock
 
 import pytest
+import time_machine
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient, Response
 from pydantic import SecretStr
@@ -192,6 +194,39 @@ async def test_to_be_signed_again_is_no_update(database: Database, as_user: AsUs
     async with database.session() as session:
         row = await session.get_one(UserApiKey, me.key.id)
     assert (row.pepper_id, row.updated_at) == (2, me.key.updated_at)
+
+
+async def test_a_key_that_cannot_be_signed_again_is_good_all_the_same(
+    database: Database, as_user: AsUser, caplog: pytest.LogCaptureFixture
+) -> None:
+    me = await as_user()
+    app = create_app(make_settings(api_key_peppers={1: SecretStr(PEPPER), 2: SecretStr(NEW_PEPPER)}), database)
+
+    class Standby(Database):
+        def __init__(self) -> None:
+            self.connection = database.connection  # type: ignore[method-assign] # which reads
+
+        def session(self, *, read_only: bool = False) -> NoReturn:
+            raise OperationalError("UPDATE", {}, Exception("read-only transaction"))
+
+    app.state.verifier._database = Standby()
+    assert (await ask(app, me.api_key)).status_code == 200
+    assert f"key {me.key.id} could not be signed" in caplog.text
+    assert await pepper_of(database, me.key) == (1, me.key.digest)
+
+
+@pytest.mark.parametrize("years", [-10, 10])
+async def test_a_key_expires_by_the_clock_of_the_app(
+    database: Database, app: FastAPI, as_user: AsUser, change_key: ChangeKey, years: int
+) -> None:
+    """The clock of the database, which is that of this machine, is ten years away."""
+    end = utc_now().replace(microsecond=0) + timedelta(days=365 * years)
+    me = await as_user()
+    await change_key(me.key, expires_at=end)
+    with time_machine.travel(end - timedelta(milliseconds=1), tick=False):
+        assert (await ask(app, me.api_key)).status_code == 200
+    with time_machine.travel(end, tick=False):
+        assert refusal(await ask(app, me.api_key)) == (401, "api_key_expired")
 
 
 @pytest.mark.parametrize(

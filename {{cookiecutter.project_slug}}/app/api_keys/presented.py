@@ -1,0 +1,35 @@
+from urllib.parse import parse_qsl
+
+from starlette.types import Scope
+
+from app import errors
+from app.settings import Location
+
+
+def presented_key(scope: Scope, locations: list[Location]) -> str:
+    """The one key in a request, read from the raw headers: the parsed ones hide that there are two.
+
+    Raises NotAuthenticated where there is none, InvalidRequest where there is more than one.
+    """
+    authorizations = [value for name, value in scope["headers"] if name == b"authorization"]
+    if len(authorizations) > 1:
+        raise errors.InvalidRequest("This request has more than one Authorization header.")
+    found: list[bytes] = []
+    if "bearer" in locations and authorizations:
+        scheme, _, credential = authorizations[0].partition(b" ")
+        if scheme.lower() == b"bearer" and credential:
+            found.append(credential)
+    if "header" in locations:
+        found += [value for name, value in scope["headers"] if name == b"x-api-key"]
+    if "query" in locations:
+        found += keys_in_query(scope)
+    if not found:
+        raise errors.NotAuthenticated
+    if len(found) > 1:
+        raise errors.InvalidRequest("This request carries more than one API key.")
+    return found[0].decode("latin-1")  # never fails; what isn't ASCII isn't the format of a key
+
+
+def keys_in_query(scope: Scope) -> list[bytes]:
+    query = parse_qsl(scope["query_string"], keep_blank_values=True)
+    return [value for name, value in query if name == b"api_key"]

@@ -1,0 +1,77 @@
+"""Does what a page of docs/ says, word by word.
+
+A block of `sh` is typed. One of `python` is the whole of the file that the paragraph before it begins with. One of
+`diff` names the files that it changes after `@@`; docs/delete-a-feature.md explains the rest of it to people.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.bakery import run
+
+BLOCK = re.compile(r"(?P<before>(?:^.+\n)*)\n?^```(?P<language>\w+)\n(?P<text>(?:.*\n)*?)^```$", re.MULTILINE)
+FILE = re.compile(r"`([\w./]+)`")
+REST = "…"
+
+
+def follow(page: str, project: Path, **variables: str) -> None:
+    for block in BLOCK.finditer(page):
+        if block["language"] == "sh":
+            os.utime(project / "pyproject.toml", (0, 0))  # older than the .venv, or make would build it anew
+            run(["bash", "-euo", "pipefail", "-c", block["text"]], project, **variables)
+        for path, text in created(block[0]).items():
+            (project / path).write_text(text, "utf-8")
+        for path, changes in diffs(block[0]).items():
+            change(project / path, changes)
+
+
+def created(page: str) -> dict[str, str]:
+    """The files that are new, and what is in them."""
+    blocks = [block for block in BLOCK.finditer(page) if block["language"] == "python"]
+    return {path[1]: block["text"] for block in blocks if (path := FILE.match(block["before"]))}
+
+
+def diffs(page: str) -> dict[str, list[str]]:
+    """The files that change, and how."""
+    blocks = [block["text"] for block in BLOCK.finditer(page) if block["language"] == "diff"]
+    parts = (part.splitlines() for block in blocks for part in re.split("^@@ ", block, flags=re.MULTILINE)[1:])
+    return {path: changes for path, *changes in parts}
+
+
+def change(path: Path, changes: list[str]) -> None:
+    """From top to bottom: each line that is shown is the next such line of the file."""
+    lines, at = path.read_text("utf-8").splitlines(), 0
+    for sign, shown, following in _with_following(changes):
+        if sign == "+":
+            lines.insert(at, shown)
+            at += 1
+        elif shown.strip() != REST:
+            at = _find(lines, at, shown, path)
+            if sign == "-":
+                del lines[at]
+            else:
+                at += 1
+        elif sign == "-":
+            indent = shown.removesuffix(REST)
+            del lines[at : _end_of_block(lines, at, indent) if indent else _find(lines, at, following, path)]
+    path.write_text("\n".join([*lines, ""]), "utf-8")
+
+
+def _with_following(changes: list[str]) -> Iterator[tuple[str, str, str]]:
+    for line, following in zip(changes, [*changes[1:], ""], strict=True):
+        yield line[:1], line[1:], following[1:]
+
+
+def _find(lines: list[str], start: int, shown: str, path: Path) -> int:
+    beginning = shown.removesuffix(REST)
+    for at in range(start, len(lines)):
+        if lines[at] == shown or (beginning != shown and lines[at].startswith(beginning)):
+            return at
+    raise AssertionError(f"{path}, from line {start + 1} on, does not hold: {shown}")
+
+
+def _end_of_block(lines: list[str], start: int, indent: str) -> int:
+    beyond = (at for at in range(start, len(lines)) if lines[at] and not lines[at].startswith(indent))
+    return next(beyond, len(lines))

@@ -1,0 +1,85 @@
+"""docs/add-a-resource.md and docs/delete-a-feature.md do what they say: each step is done in a new project."""
+
+import http.client
+import json
+import re
+import shutil
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.bakery import FRUGAL, PYTHONS, ROOT, lend_environment, run
+from tests.conftest import Bake
+from tests.demo import PATIENCE, free_port, running
+from tests.pages import BLOCK, created, diffs, follow
+
+DOCS = ROOT / "{{cookiecutter.project_slug}}" / "docs"
+ADD = (DOCS / "add-a-resource.md").read_text("utf-8")
+DELETE = (DOCS / "delete-a-feature.md").read_text("utf-8")
+SECTIONS = {text.partition("\n")[0]: text for text in DELETE.split("\n## ")[1:]}
+
+
+@pytest.fixture
+def project(bake: Bake) -> Path:
+    """With the files of every deployment and of both kinds of CI."""
+    project = bake(deployment="compose")
+    shutil.copytree(DOCS.parent / "kubernetes", project / "kubernetes")
+    shutil.copy(DOCS.parent / ".gitlab-ci.yml", project)
+    lend_environment(project, next(iter(PYTHONS.values())))
+    return project
+
+
+def ask(port: int, key: str, method: str, path: str, body: object = None) -> tuple[int, dict[str, object]]:
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)) as connection:
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        response = connection.getresponse()
+        return response.status, json.loads(response.read() or "{}")
+
+
+def test_a_resource_is_added_and_served(project: Path) -> None:
+    follow(ADD, project, **FRUGAL)
+    port = free_port()
+    with running(project, port):
+        [create] = re.findall(r"`python (-m app keys create .*?)`", ADD)
+        key = run([".venv/bin/python", *create.split()], project).strip()
+        status, item = ask(port, key, "POST", "/v1/items", {"name": "Lamp"})
+        assert (status, item["name"]) == (201, "Lamp")
+        path = f"/v1/items/{item['id']}"
+        assert ask(port, key, "PATCH", path, {"name": "Desk lamp"})[1]["name"] == "Desk lamp"
+        assert ask(port, key, "GET", path)[1]["name"] == "Desk lamp"
+        assert ask(port, key, "GET", "/v1/items")[1]["next_cursor"] is None
+        assert ask(port, key, "DELETE", path)[0] == 204
+        assert ask(port, key, "GET", path)[0] == 404
+
+
+def test_the_page_says_how_much_it_makes_people_type() -> None:
+    files, changes = created(ADD), diffs(ADD)
+    added = [line for lines in changes.values() for line in lines if line.startswith("+")]
+    lines = sum(text.count("\n") for text in files.values()) + len(added)
+    of_tests = files["tests/items/test_router.py"].count("\n")
+    assert f"{lines} lines, {of_tests} of them tests: {len(files)} new files, and {len(changes)} that change" in ADD
+
+
+@pytest.mark.parametrize("section", SECTIONS.values(), ids=SECTIONS.keys())
+def test_a_feature_is_deleted(project: Path, section: str) -> None:
+    follow(section, project, **FRUGAL)
+
+
+def test_every_section_looks_for_what_is_left() -> None:
+    for section in SECTIONS.values():
+        *_, last = BLOCK.finditer(section)
+        assert "! grep -rnIiE" in last["text"]
+
+
+@pytest.mark.parametrize("page", [ADD, DELETE], ids=["add", "delete"])
+def test_what_the_pages_name_is_there(project: Path, page: str) -> None:
+    commands = re.findall(r"^(?:rm|touch|mkdir) (.*)$", page, re.MULTILINE)
+    typed = {word for command in commands for word in command.split() if not word.startswith("-")}
+    named = typed | diffs(page).keys() | {*re.findall(r"`([\w./-]+(?:/|\.(?:md|py|yaml)))`", page)}
+    made = typed | created(page).keys() if page is ADD else set()
+    assert {name for name in named if not (project / name).exists()} <= made
+    settings = {*re.findall(r"`([A-Z_]+)(?:=\w*)?`", page)}
+    assert settings <= {*re.findall(r"^([A-Z_]+)=", (project / ".env.example").read_text("utf-8"), re.MULTILINE)}
+    assert {*re.findall(r"\]\(#([\w-]+)\)", page)} <= {name.lower().replace(" ", "-") for name in SECTIONS}

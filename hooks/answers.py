@@ -6,6 +6,7 @@ prints a traceback of its own.
 """
 
 import re
+import sys
 import unicodedata
 from collections.abc import Iterator, Mapping
 
@@ -23,7 +24,8 @@ DEPENDENCIES = frozenset(
     aiosqlite alembic annotated-doc annotated-types anyio ast-serialize async-timeout certifi charset-normalizer
     click colorama coverage deprecated execnet fastapi graphql-core greenlet h11 harfile httpcore httptools
     httpx hypothesis hypothesis-graphql idna iniconfig jsonschema-rs librt limits mako markdown-it-py markupsafe
-    mdurl mypy mypy-extensions opentelemetry-api packaging pathspec pluggy prometheus-client psycopg
+    mdurl mypy mypy-extensions opentelemetry-api opentelemetry-sdk opentelemetry-semantic-conventions
+    packaging pathspec pluggy prometheus-client psycopg
     psycopg-binary pydantic pydantic-core pydantic-settings pygments pyrate-limiter pytest pytest-asyncio
     pytest-cov pytest-xdist python-dotenv pyyaml redis requests rich ruff schemathesis shellingham
     sortedcontainers sqlalchemy sqlmodel starlette time-machine typer typing-extensions typing-inspection tzdata
@@ -65,6 +67,9 @@ def objections(answers: Mapping[str, str]) -> Iterator[str]:
     if answers["deployment"] not in ("none", "compose", "kubernetes"):
         yield "deployment must be none, compose or kubernetes."
 
+    if answers["ci"] not in ("none", "github", "gitlab"):
+        yield "ci must be none, github or gitlab."
+
 
 def key_prefix(slug: str) -> str:
     prefix = re.sub(r"[^a-z0-9]", "", slug).lstrip("0123456789")[:10]
@@ -79,4 +84,6 @@ def toml(text: str) -> str:
 class Answers(Extension):
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
+        # `cruft update` renders two versions of this template in one process: each shall import its own filters.
+        sys.modules.pop(__name__, None)
         environment.filters |= {"key_prefix": key_prefix, "refuse_bad_answers": refuse_bad_answers, "toml": toml}

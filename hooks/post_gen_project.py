@@ -21,8 +21,10 @@ FILES = {
         "kubernetes/network-policy.yaml",
         "kubernetes/service.yaml",
     ],
+    ("ci", "github"): [".github/workflows/ci.yml"],
+    ("ci", "gitlab"): [".gitlab-ci.yml"],
 }
-ANSWERS = {"deployment": "{{ cookiecutter.deployment }}"}
+ANSWERS = {"deployment": "{{ cookiecutter.deployment }}", "ci": "{{ cookiecutter.ci }}"}
 WITHOUT_PEPPER = "\nAPI_KEY_PEPPERS=\n"
 
 
@@ -30,8 +32,9 @@ def remove_what_was_not_chosen() -> None:
     chosen = {file for answer in ANSWERS.items() for file in FILES.get(answer, [])}
     for file in {file for files in FILES.values() for file in files} - chosen:
         Path(file).unlink(missing_ok=True)
-        with suppress(OSError):  # it is the project's own folder, or not empty yet
-            Path(file).parent.rmdir()
+        with suppress(OSError):  # the first that is not empty, or the project's own folder
+            for folder in Path(file).parents:
+                folder.rmdir()
 
 
 def write_env() -> None:

@@ -40,6 +40,7 @@ REFUSED = {
     "api_key_prefix": UNWRITABLE | NO_FOLDER | {"jinja", "leading digit"},
     "database": set(INPUTS),
     "deployment": set(INPUTS),
+    "ci": set(INPUTS),
 }
 
 
@@ -119,7 +120,7 @@ def assert_says(project: Path, answer: str, text: str) -> None:
 
 
 def test_typed_answers_are_taken_literally(machine: Machine, template: Path) -> None:
-    answers = ["{{ 7*7 }}", "typed", "{% if %}", "{# Ann #}", "abc", "postgresql", "kubernetes"]
+    answers = ["{{ 7*7 }}", "typed", "{% if %}", "{# Ann #}", "abc", "postgresql", "kubernetes", "gitlab"]
     done = machine.cookiecutter(template, typed="".join(f"{answer}\n" for answer in answers))
     assert (done.returncode, done.stderr) == (0, "")
     for answer, text in zip(("project_name", "project_slug", "description", "author"), answers, strict=False):

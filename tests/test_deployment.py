@@ -8,9 +8,8 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.bakery import PYTHONS, bake, run
-from tests.containers import DOCKERFILE, PEPPER, PROJECT, ask, running, start_command
+from tests.bakery import PROJECT, PYTHONS, bake, run
+from tests.containers import DOCKERFILE, PEPPER, ask, running, start_command
 from tests.demo import PATIENCE, free_port
+from tests.validators import BIN, Validator, copied, expect_refusal
 
-BIN = Path(sys.executable).parent
 PYTHON = list(PYTHONS.values())[-1]
 DEFAULT_CONNECTIONS = 100 - 3  # PostgreSQL's max_connections, less superuser_reserved_connections
 MANIFESTS = sorted((PROJECT / "kubernetes").glob("*.yaml"))
@@ -75,17 +74,12 @@ def kubernetes(project: Path) -> None:
     run([BIN / "kubernetes-validate", "--strict", built.name], project)
 
 
-Validator = Callable[[Path], None]
 VALIDATORS = [hadolint, compose_schema, caddy, kubernetes]
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    for path in FILES:
-        target = tmp_path / path.relative_to(PROJECT)
-        target.parent.mkdir(exist_ok=True)
-        shutil.copy(path, target)
-    return tmp_path
+    return copied(FILES, tmp_path)
 
 
 @pytest.mark.parametrize("validate", VALIDATORS)
@@ -113,11 +107,7 @@ def test_it_is_valid(copy: Path, validate: Validator) -> None:
     ],
 )
 def test_a_broken_copy_is_not(copy: Path, validate: Validator, file: str, good: str, bad: str) -> None:
-    text = (copy / file).read_text("utf-8")
-    assert good in text
-    (copy / file).write_text(text.replace(good, bad), "utf-8")
-    with pytest.raises(AssertionError, match="ended with"):
-        validate(copy)
+    expect_refusal(validate, copy, file, good, bad)
 
 
 # What no validator knows

@@ -1,5 +1,8 @@
 import ast
+import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +31,30 @@ def test_a_hook_needs_nothing_but_python_and_what_runs_it(hook: Path) -> None:
     needed = imports(hook)
     assert needed <= sys.stdlib_module_names | {"jinja2"}
     assert not needed & {"http", "socket", "ssl", "subprocess", "urllib"}
+
+
+TWO_VERSIONS = """
+from pathlib import Path
+from jinja2 import Environment
+
+ANSWERS = "hooks.answers.Answers"
+Environment(extensions=[ANSWERS])
+file = Path("hooks/answers.py")
+file.write_text(file.read_text("utf-8").replace('"toml": toml', '"toml": toml, "added": toml'), "utf-8")
+assert "added" in Environment(extensions=[ANSWERS]).filters
+"""
+
+
+def test_two_versions_in_one_process_each_have_their_own_filters(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "hooks", tmp_path / "hooks")
+    run([sys.executable, "-c", TWO_VERSIONS], tmp_path)
+
+
+def test_hooks_need_no_shell_and_lines_end_alike_on_every_system() -> None:
+    assert {path.suffix for path in (ROOT / "hooks").iterdir() if path.is_file()} == {".py"}
+    for hook in (ROOT / "hooks").glob("*.py"):
+        assert not re.search(r"\bos\.(?:system|popen|exec|spawn|path)", hook.read_text("utf-8"))
+    assert json.loads((ROOT / "cookiecutter.json").read_text("utf-8"))["_new_lines"] == "\n"
 
 
 def test_the_env_is_the_example_with_a_pepper(bake: Bake) -> None:
@@ -79,6 +106,27 @@ def test_another_answer_removes_the_files_of_the_first_and_no_others(bake: Bake,
         assert (project / "Dockerfile" in removed) == (answer == "none")
         assert (project / "kubernetes/deployment.yaml" in removed) == (answer != "kubernetes")
         assert not removed & {mine, project / ".env", project / "README.md"}
+
+
+@pytest.mark.parametrize("answers", [{}, {"deployment": "kubernetes", "ci": "gitlab"}], ids=["defaults", "others"])
+def test_a_second_run_changes_nothing(bake: Bake, tmp_path: Path, answers: dict[str, str]) -> None:
+    project = bake(**answers)
+    before = snapshot(project)
+    text = HOOK.read_text("utf-8")
+    for name, answer in ({"deployment": "none", "ci": "github"} | answers).items():
+        text = text.replace(f"{{{{ cookiecutter.{name} }}}}", answer)
+    assert "cookiecutter" not in text
+    hook = tmp_path / "hook.py"
+    hook.write_text(text, "utf-8")
+    run([sys.executable, hook], project)
+    assert snapshot(project) == before
+
+
+def snapshot(project: Path) -> dict[Path, tuple[int, bytes]]:
+    """What is there, and when it was changed."""
+    return {
+        path: (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"") for path in project.rglob("*")
+    }
 
 
 def test_an_example_without_a_place_for_the_pepper_is_refused(bake: Bake) -> None:

@@ -13,9 +13,9 @@ from uuid import uuid4
 
 import pytest
 
-from tests.bakery import PYTHONS, lend_environment, run, user_environ
+from tests.bakery import PROJECT, PYTHONS, lend_environment, run, user_environ
 from tests.conftest import Bake
-from tests.containers import PROJECT, ask, running, start_command
+from tests.containers import ask, running, start_command
 from tests.demo import free_port
 
 PAGE = (PROJECT / "docs/operations.md").read_text("utf-8")

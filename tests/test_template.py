@@ -9,29 +9,41 @@ import sys
 import tomllib
 from pathlib import Path
 
-import pytest
-
 from hooks.answers import DEPENDENCIES
-from tests.bakery import ROOT, run
+from tests.bakery import PROJECT, ROOT, run
 from tests.conftest import Bake, Cookies
 
-PROJECT = ROOT / "{{cookiecutter.project_slug}}"
 BRACES = re.compile(r"(?<!\$)\{\{|\{%|\{#")  # not the ${{ … }} of GitHub's workflows
 
-every_database = pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-every_deployment = pytest.mark.parametrize("deployment", ["none", "compose", "kubernetes"])
+OPTIONS = {
+    "database": ["sqlite", "postgresql"],
+    "deployment": ["none", "compose", "kubernetes"],
+    "ci": ["none", "github", "gitlab"],
+}
+ALL = [dict(zip(OPTIONS, answers, strict=True)) for answers in itertools.product(*OPTIONS.values())]
+SAYS_WHICH_DATABASE = {".env.example", "README.md"}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_seven_questions_each_with_a_prompt_and_none_of_them_secret() -> None:
+def test_eight_questions_each_with_a_prompt_and_none_of_them_secret() -> None:
     template = json.loads((ROOT / "cookiecutter.json").read_text("utf-8"))
     questions = [name for name in template if not name.startswith("_")]
     mine = ["project_name", "project_slug", "description", "author"]
-    assert questions == [*mine, "api_key_prefix", "database", "deployment"]
+    assert questions == [*mine, "api_key_prefix", "database", "deployment", "ci"]
     assert list(template["__prompts__"]) == questions
+
+
+def test_a_project_says_which_version_it_was_made_from_and_how_to_update(bake: Bake) -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    project = bake()
+    readme = (project / "README.md").read_text("utf-8")
+    assert f"Made from version {version} of the template" in readme
+    assert "$ cruft update" in readme
+    assert f"cruft link ADDRESS --checkout v{version}" in readme
+    assert tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["tool"]["cruft"] == {"skip": [".env"]}
 
 
 def test_python_is_copied_as_it_is(bake: Bake, template: Path) -> None:
@@ -52,19 +64,28 @@ def test_only_these_files_hold_jinja_and_at_most_five_conditions(template: Path)
     assert sum(len(re.findall(r"\{%-?\s*(?:if|elif)\b", text)) for text in rendered.values()) <= 5
 
 
-@every_database
-@every_deployment
-def test_nothing_is_left_unrendered(bake: Bake, database: str, deployment: str) -> None:
-    for name, text in contents(bake(database=database, deployment=deployment)).items():
-        assert b"cookiecutter" not in text, name
+def test_all_combinations_bake_and_share_what_they_have_in_common(bake: Bake, template: Path) -> None:
+    versions: dict[tuple[str, str], set[bytes]] = {}
+    for answers in ALL:
+        project = contents(bake(**answers))
+        assert_is_rendered(project)
+        assert f"\nDATABASE_URL={answers['database']}://" in project.pop(".env").decode()
+        for name, text in project.items():
+            versions.setdefault((name, answers["database"] if name in SAYS_WHICH_DATABASE else "any"), set()).add(text)
+    assert [name for name, texts in versions.items() if len(texts) > 1] == []
+    assert {name for name, _ in versions} == contents(template / PROJECT.name).keys()
+
+
+def assert_is_rendered(project: dict[str, bytes]) -> None:
+    for name, text in project.items():
+        assert b"cookiecutter." not in text, name
+        assert b"\r" not in text, name
         if not name.endswith(".py"):  # there, {{ is a brace in an f-string
             assert not BRACES.search(text.decode()), name
 
 
-@every_database
-@every_deployment
-def test_two_bakes_differ_in_their_env_only(bake: Bake, database: str, deployment: str) -> None:
-    one, other = (contents(bake(database=database, deployment=deployment)) for _ in range(2))
+def test_two_bakes_differ_in_their_env_only(bake: Bake) -> None:
+    one, other = (contents(bake(deployment="compose")) for _ in range(2))
     assert one.pop(".env") != other.pop(".env")
     assert one == other
 
@@ -77,20 +98,21 @@ def test_what_linters_leave_in_the_template_does_no_harm(cookies: Cookies, templ
     assert cookies.bake(extra_context={}, template=str(used)).exit_code == 0
 
 
-@every_database
-def test_the_database_is_the_one_asked_for(bake: Bake, database: str) -> None:
-    assert f"\nDATABASE_URL={database}://" in (bake(database=database) / ".env").read_text("utf-8")
-
-
-def test_a_deployment_is_made_of_whole_files(bake: Bake) -> None:
-    bakes = {name: contents(bake(deployment=name)) for name in ("none", "compose", "kubernetes")}
-    plain = set(bakes["none"])
+def test_deployment_and_ci_are_made_of_whole_files(bake: Bake) -> None:
+    plain = set(contents(bake(deployment="none", ci="none")))
     image = {".dockerignore", "Dockerfile"}
-    assert set(bakes["compose"]) - plain == image | {"Caddyfile", "compose.yaml"}
-    manifests = set(bakes["kubernetes"]) - plain - image
-    assert manifests == {f"kubernetes/{file.name}" for file in (PROJECT / "kubernetes").iterdir()}
-    for one, other in itertools.combinations(bakes.values(), 2):
-        assert {name for name in one.keys() & other.keys() if one[name] != other[name]} == {".env"}
+    manifests = {f"kubernetes/{file.name}" for file in (PROJECT / "kubernetes").iterdir()}
+    added = {
+        ("compose", "none"): image | {"Caddyfile", "compose.yaml"},
+        ("kubernetes", "none"): image | manifests,
+        ("none", "github"): {".github/workflows/ci.yml"},
+        ("none", "gitlab"): {".gitlab-ci.yml"},
+    }
+    for (deployment, ci), files in added.items():
+        project = bake(deployment=deployment, ci=ci)
+        assert set(contents(project)) - plain == files
+        assert (project / ".github").exists() == (ci == "github")
+        assert (project / "kubernetes").exists() == (deployment == "kubernetes")
 
 
 def test_slugs_are_refused_for_the_name_of_every_dependency(bake: Bake) -> None:

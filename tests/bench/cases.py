@@ -1,0 +1,92 @@
+"""What is measured, and against what."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from tests.bench.databases import Database
+from tests.bench.load import Request
+from tests.bench.measure import Contestant, Row
+from tests.bench.servers import Server
+
+ITEM = '{"id":1,"name":"a teapot","price":12.5,"tags":["kitchen","china"]}'
+FOUND = ITEM.replace("a teapot", "0@example.com")
+NO_AUTHENTICATION = "no authentication"
+USUAL = ("open", "dict", "hot", "even", "wrong", "checksum", "revoked", "usage", "limit", "query")
+ALL = (*USUAL, "asked", "workers", "keys", "peers")
+
+
+def serve(database: Database, *, workers: int = 1, cache: bool = True) -> Server:
+    app = "--factory bench_app:create_bench_app --no-proxy-headers"
+    name = database.name if database.title == "PostgreSQL" else ""
+    return Server(database.project, app, database.environment(API_KEY_CACHE=str(cache)), workers=workers, database=name)
+
+
+def usual(database: Database) -> Iterator[Row]:
+    """All in one process."""
+    server, keys = serve(database), database.keys
+    hot = [keys["hot"]]
+
+    def ask(name: str, path: str, keys: Sequence[str], text: str = ITEM, *, status: int = 200) -> Contestant:
+        return Contestant(name, server, Request(f"/bench/{path}", keys, status, text))
+
+    bare = ask(NO_AUTHENTICATION, "open", hot)
+    in_memory = ask("a dict behind HTTPBearer", "dict", hot)
+    one = ask("hot key", "guarded", hot)
+    even = ask(f"{len(keys['even']):,} keys used evenly", "guarded", keys["even"])
+    even.warm_up = len(keys["even"])  # so that each key has been here before
+    wrong = ask("wrong secret", "guarded", keys["wrong"], '"api_key_invalid"', status=401)
+    mistyped = ask("bad checksum", "guarded", [keys["mistyped"]], '"api_key_invalid"', status=401)
+    revoked = ask("revoked key", "guarded", [keys["revoked"]], '"api_key_revoked"', status=401)
+    uncounted = ask("hot key, usage not counted", "guarded", [keys["uncounted"]])
+    limited = ask("hot key, rate limit in memory", "guarded", [keys["limited"]])
+    query = ask("own query, no authentication", "query", hot, FOUND)
+    guarded_query = ask("own query, hot key", "query-guarded", hot, FOUND)
+
+    yield Row("open", bare, bare)
+    yield Row("dict", in_memory, bare)
+    yield Row("hot", one, bare)
+    yield Row("dict", one, in_memory)
+    yield Row("even", even, bare)
+    yield Row("wrong", wrong, bare)
+    yield Row("checksum", mistyped, bare)
+    yield Row("checksum", mistyped, one)
+    yield Row("revoked", revoked, bare)
+    yield Row("usage", one, uncounted)
+    yield Row("limit", limited, one)
+    yield Row("query", query, bare)
+    yield Row("query", guarded_query, query)
+
+
+def asked(database: Database) -> Iterator[Row]:
+    """Where every request asks the database for its key."""
+    ask = partial(Contestant, server=serve(database, cache=False))
+    hot = [database.keys["hot"]]
+    bare = ask(NO_AUTHENTICATION, request=Request("/bench/open", hot, 200, ITEM))
+    query = ask("own query, no authentication", request=Request("/bench/query", hot, 200, FOUND))
+    guarded = ask("hot key, no cache", request=Request("/bench/guarded", hot, 200, ITEM))
+    both = ask("own query, hot key, no cache", request=Request("/bench/query-guarded", hot, 200, FOUND))
+    yield Row("asked", guarded, bare)
+    yield Row("asked", both, query)
+
+
+def workers(database: Database) -> Iterator[Row]:
+    """Two workers have all cores, and share one of them with the load."""
+    hot, one, two = [database.keys["hot"]], serve(database), serve(database, workers=2)
+    for name, path in ((NO_AUTHENTICATION, "open"), ("hot key", "guarded")):
+        request = Request(f"/bench/{path}", hot, 200, ITEM)
+        both = Contestant(f"{name}, 2 workers", two, request)
+        yield Row("workers", both, Contestant(f"{name}, 1 worker", one, request))
+
+
+def sizes(databases: Sequence[Database]) -> Iterator[Row]:
+    """Each request asks the database, for one key after the other."""
+    first: Contestant | None = None
+    for database in databases:
+        server = serve(database, cache=False)
+        bare = Contestant(NO_AUTHENTICATION, server, Request("/bench/open", [database.keys["hot"]], 200, ITEM))
+        request = Request("/bench/guarded", database.keys["even"], 200, ITEM)
+        even = Contestant(f"{database.size:,} keys in the table, no cache", server, request)
+        yield Row("keys", even, bare)
+        if first:
+            yield Row("keys", even, first)
+        first = first or even

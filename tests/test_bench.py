@@ -1,0 +1,90 @@
+"""The benchmark works, and gives no figure for wrong answers. What it measures is nobody's business here."""
+
+import os
+import re
+import shutil
+import socket
+import sys
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from tests.bakery import PYTHONS, ROOT, bake, lend_environment, run
+from tests.bench.load import Load, Request, WrongAnswer
+from tests.bench.peers import APPS
+
+BENCH = [sys.executable, "-m", "tests.bench", "--quick", "--only"]
+RIGHT = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nright"
+FIGURES = re.compile(
+    r"(?P<name>\S+(?: \S+)*)(?:  +(?P<against>[a-zA-Z]\S*(?: \S+)*))? +\d+\.\d+(?: ±\d+\.\d+)? +\d+\.\d+(?: ±\d+\.\d+)?"
+    r" +(?P<per_second>[\d,]+) +(?P<cpu>[\d,]+) +– +[\d,]+\.\d +[\d,]+\.\d +(?P<megabytes>\d+)"
+)
+
+
+two_cores = pytest.mark.skipif(
+    len(os.sched_getaffinity(0)) < 2, reason="takes one core for the server, one for the load"
+)
+
+
+@two_cores
+def test_a_table_has_a_line_with_all_figures_for_each_case() -> None:
+    table = run([*BENCH, "open", "dict", "hot", "checksum", "revoked"], ROOT)
+    found = [match for match in map(FIGURES.fullmatch, table.splitlines()) if match]
+    assert [(match["name"], match["against"]) for match in found] == [
+        ("no authentication", None),
+        ("a dict behind HTTPBearer", "no authentication"),
+        ("hot key", "no authentication"),
+        ("hot key", "a dict behind HTTPBearer"),
+        ("bad checksum", "no authentication"),
+        ("bad checksum", "hot key"),
+        ("revoked key", "no authentication"),
+    ]
+    for match in found:
+        assert all(int(match[name].replace(",", "")) > 0 for name in ("per_second", "cpu", "megabytes"))
+
+
+@two_cores
+def test_a_server_that_refuses_the_key_leaves_no_figures() -> None:
+    with pytest.raises(AssertionError) as failed:
+        run([*BENCH, "hot"], ROOT, API_KEY_LOCATIONS="header")  # the key is sent as a bearer
+    assert "ended with 1" in str(failed.value)
+    assert "No figures, because of a wrong answer. hot key: expected HTTP/1.1 200" in str(failed.value)
+    assert "not_authenticated" in str(failed.value)
+    assert not any(map(FIGURES.fullmatch, str(failed.value).splitlines()))
+
+
+@pytest.mark.parametrize(
+    ("last", "why"),
+    [
+        (RIGHT.replace(b"200 OK", b"403 Forbidden"), "403 Forbidden"),
+        (RIGHT.replace(b"right", b"wrong"), "wrong"),
+        (RIGHT.replace(b"5", b"6") + b"!", "right!"),
+        (b"", "closed the connection"),
+        (RIGHT[:-1], "closed the connection"),
+    ],
+    ids=["status", "body", "length", "nothing", "half"],
+)
+def test_one_wrong_answer_after_right_ones_ends_the_burst(last: bytes, why: str) -> None:
+    client, server = socket.socketpair()
+
+    def serve() -> None:
+        with server:
+            for answer in (RIGHT, RIGHT, last):
+                server.recv(1000)
+                server.sendall(answer)
+
+    thread = Thread(target=serve)
+    thread.start()
+    with client, pytest.raises(WrongAnswer, match=why):
+        Load([client], Request("/", ["key"], 200, "right")).burst(seconds=10)
+    thread.join()
+
+
+def test_what_is_added_to_the_bake_passes_its_checks(tmp_path: Path) -> None:
+    project = bake(tmp_path / "baked")
+    lend_environment(project, [*PYTHONS.values()][-1])
+    files = ["bench_app.py", "bench_item.py", "bench_seed.py"]
+    for file in files:
+        shutil.copy(APPS / file, project)
+    run([".venv/bin/mypy", *files], project)

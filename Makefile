@@ -5,7 +5,7 @@ export RUFF_CACHE_DIR := $(CURDIR)/build/ruff
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix bite clean
+.PHONY: help demo test watch check fix bite bench clean
 
 help: ## show this list
 	@grep -E '^[a-z]+: .*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -16,6 +16,9 @@ demo: .venv | build/tmp ## bake a project, start it, send it a request with a ke
 test: .venv | build/tmp ## bake every option and run what was baked; TEST_DATABASE_URL=postgresql://… adds PostgreSQL
 	.venv/bin/pytest -n auto --dist worksteal
 
+watch: .venv | build/tmp ## bake again at every save, and run the tests that the change touches
+	.venv/bin/python -m tests.watch
+
 check: .venv ## lint and types
 	.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy
 
@@ -24,6 +27,9 @@ fix: .venv ## let ruff repair and format
 
 bite: .venv | build/tmp ## break a baked project on purpose, one way at a time, and see its tests fail
 	.venv/bin/python -m tests.bite
+
+bench: .venv | build/tmp ## what authentication costs, and what it costs others; TEST_DATABASE_URL=postgresql://… adds PostgreSQL
+	.venv/bin/python -m tests.bench $(BENCH)
 
 clean: ## remove everything that the other targets made
 	rm -rf build .venv uv.lock .mypy_cache .pytest_cache .ruff_cache

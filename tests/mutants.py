@@ -99,8 +99,9 @@ MUTANTS = [
         ),
     ),
     *mutants(
-        "app/api_keys/presented.py",
-        "api_keys/test_dependencies.py",
+        "app/api_keys/request.py",
+        "api_keys/test_request.py",
+        ("routes what cannot be a key", " and self._has_malformed_key(scope):", " and False:"),
         ("accepts two Authorization headers", "if len(authorizations) > 1:", "if False:"),
         ("accepts two keys", "if len(found) > 1:", "if False:"),
         ("reads X-API-Key where that is off", 'if "header" in locations:', "if True:"),

@@ -27,7 +27,7 @@ def usual(database: Database) -> Iterator[Row]:
     hot = [keys["hot"]]
 
     def ask(name: str, path: str, keys: Sequence[str], text: str = ITEM, *, status: int = 200) -> Contestant:
-        return Contestant(name, server, Request(f"/bench/{path}", keys, status, text))
+        return Contestant(name, server, Request(f"/v1/bench/{path}", keys, status, text))
 
     bare = ask(NO_AUTHENTICATION, "open", hot)
     in_memory = ask("a dict behind HTTPBearer", "dict", hot)
@@ -61,10 +61,10 @@ def asked(database: Database) -> Iterator[Row]:
     """Where every request asks the database for its key."""
     ask = partial(Contestant, server=serve(database, cache=False))
     hot = [database.keys["hot"]]
-    bare = ask(NO_AUTHENTICATION, request=Request("/bench/open", hot, 200, ITEM))
-    query = ask("own query, no authentication", request=Request("/bench/query", hot, 200, FOUND))
-    guarded = ask("hot key, no cache", request=Request("/bench/guarded", hot, 200, ITEM))
-    both = ask("own query, hot key, no cache", request=Request("/bench/query-guarded", hot, 200, FOUND))
+    bare = ask(NO_AUTHENTICATION, request=Request("/v1/bench/open", hot, 200, ITEM))
+    query = ask("own query, no authentication", request=Request("/v1/bench/query", hot, 200, FOUND))
+    guarded = ask("hot key, no cache", request=Request("/v1/bench/guarded", hot, 200, ITEM))
+    both = ask("own query, hot key, no cache", request=Request("/v1/bench/query-guarded", hot, 200, FOUND))
     yield Row("asked", guarded, bare)
     yield Row("asked", both, query)
 
@@ -73,7 +73,7 @@ def workers(database: Database) -> Iterator[Row]:
     """Two workers have all cores, and share one of them with the load."""
     hot, one, two = [database.keys["hot"]], serve(database), serve(database, workers=2)
     for name, path in ((NO_AUTHENTICATION, "open"), ("hot key", "guarded")):
-        request = Request(f"/bench/{path}", hot, 200, ITEM)
+        request = Request(f"/v1/bench/{path}", hot, 200, ITEM)
         both = Contestant(f"{name}, 2 workers", two, request)
         yield Row("workers", both, Contestant(f"{name}, 1 worker", one, request))
 
@@ -83,8 +83,8 @@ def sizes(databases: Sequence[Database]) -> Iterator[Row]:
     first: Contestant | None = None
     for database in databases:
         server = serve(database, cache=False)
-        bare = Contestant(NO_AUTHENTICATION, server, Request("/bench/open", [database.keys["hot"]], 200, ITEM))
-        request = Request("/bench/guarded", database.keys["even"], 200, ITEM)
+        bare = Contestant(NO_AUTHENTICATION, server, Request("/v1/bench/open", [database.keys["hot"]], 200, ITEM))
+        request = Request("/v1/bench/guarded", database.keys["even"], 200, ITEM)
         even = Contestant(f"{database.size:,} keys in the table, no cache", server, request)
         yield Row("keys", even, bare)
         if first:

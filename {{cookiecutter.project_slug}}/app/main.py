@@ -11,7 +11,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app import health, metrics
 from app.api_keys.dependencies import RequiresKey, authenticate
-from app.api_keys.presented import keys_in_query
+from app.api_keys.request import MalformedKeyMiddleware, keys_in_query
 from app.api_keys.router import router as api_keys_router
 from app.api_keys.verifier import Verifier
 from app.database import Database
@@ -56,6 +56,7 @@ def create_app(settings: Settings | None = None, database: Database | None = Non
     refuse_unguarded_routes(app)
 
     # The last one added is the first to see a request.
+    app.add_middleware(MalformedKeyMiddleware, verifier=app.state.verifier, locations=settings.api_key_locations)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"]

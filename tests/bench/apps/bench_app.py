@@ -23,7 +23,7 @@ from bench_item import ITEM, Item
 KEYS = json.loads(Path(os.environ["KEYS_FILE"]).read_text("utf-8"))
 OWNERS = {KEYS["hot"]: "ada"}
 
-router = APIRouter(prefix="/bench")
+router = APIRouter(prefix="/v1/bench")
 
 
 async def known_owner(bearer: Annotated[HTTPAuthorizationCredentials, Depends(HTTPBearer())]) -> str:

@@ -9,7 +9,7 @@ from fastapi.security.base import SecurityBase
 from app import errors
 from app.api_keys import service
 from app.api_keys.models import UserApiKey
-from app.api_keys.presented import presented_key
+from app.api_keys.request import presented_key
 from app.api_keys.verifier import Caller, Verified, Verifier
 from app.database import SessionDep
 from app.rate_limit import Address, RateLimiter

@@ -20,6 +20,7 @@ from string import ascii_lowercase, ascii_uppercase, digits
 from typing import NamedTuple
 
 BASE62 = digits + ascii_uppercase + ascii_lowercase
+PAIRS = [first + second for first in BASE62 for second in BASE62]  # the digits of base 3844, each two of base 62
 ID_CHARACTERS = digits + ascii_lowercase
 ID_LENGTH = 16
 SECRET_LENGTH = 43  # 43 × log2(62) = 256.03 bits
@@ -41,11 +42,7 @@ def generate(prefix: str, environment: str) -> NewKey:
 
 def checksum(body: str) -> str:
     number = zlib.crc32(body.encode())
-    characters = []
-    for _ in range(CHECKSUM_LENGTH):
-        number, digit = divmod(number, 62)
-        characters.append(BASE62[digit])
-    return "".join(reversed(characters))
+    return PAIRS[number // len(PAIRS) ** 2] + PAIRS[number // len(PAIRS) % len(PAIRS)] + PAIRS[number % len(PAIRS)]
 
 
 @cache

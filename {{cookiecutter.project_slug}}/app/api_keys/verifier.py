@@ -97,6 +97,9 @@ class Verifier:
         """Whether this very key was verified in this process before, as far as that is remembered."""
         return key_format.fingerprint(text) in self._seen
 
+    def is_malformed(self, text: str) -> bool:
+        return key_format.parse(text, self._prefix, self._environment) is None
+
     def _sign(self, pepper_id: int, text: str) -> bytes:
         return key_format.digest(self._peppers[pepper_id], text)
 

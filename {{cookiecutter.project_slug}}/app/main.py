@@ -2,6 +2,7 @@ import gc
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
@@ -56,7 +57,12 @@ def create_app(settings: Settings | None = None, database: Database | None = Non
     refuse_unguarded_routes(app)
 
     # The last one added is the first to see a request.
-    app.add_middleware(MalformedKeyMiddleware, verifier=app.state.verifier, locations=settings.api_key_locations)
+    app.add_middleware(
+        MalformedKeyMiddleware,
+        verifier=app.state.verifier,
+        locations=settings.api_key_locations,
+        handlers=app.exception_handlers,
+    )
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"]
@@ -74,7 +80,9 @@ def add_parts(app: FastAPI, settings: Settings, database: Database) -> None:
     app.state.database = database
     app.state.verifier = Verifier(settings, database)
     app.state.rate_limiter = RateLimiter(settings)
-    app.state.authenticate = authenticate
+    app.state.authenticate = partial(
+        authenticate, settings.api_key_locations, app.state.verifier, app.state.rate_limiter
+    )
     app.state.usage = UsageRecorder(settings, database)
     app.state.metrics = metrics.Metrics(database, app.state.usage) if settings.metrics_enabled else None
 

@@ -5,7 +5,7 @@ others every time.
 """
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -20,7 +20,6 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from sqlmodel import col, select
 
 from app.api_keys import service as api_keys
-from app.api_keys.dependencies import authenticate
 from app.api_keys.schemas import ApiKeyCreate
 from app.api_keys.verifier import Caller
 from app.database import Database
@@ -92,6 +91,7 @@ async def api(url: str) -> AsyncIterator[FastAPI]:
         log_level="error",
     )
     app = create_app(settings, database)
+    authenticate: Callable[[Request], Awaitable[Caller]] = app.state.authenticate
     api_key = ""
 
     async def let_in(request: Request) -> Caller:

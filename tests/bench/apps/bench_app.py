@@ -23,7 +23,11 @@ from bench_item import ITEM, Item
 KEYS = json.loads(Path(os.environ["KEYS_FILE"]).read_text("utf-8"))
 OWNERS = {KEYS["hot"]: "ada"}
 
-router = APIRouter(prefix="/v1/bench")
+router = APIRouter()
+
+
+async def nothing() -> None:
+    """What FastAPI takes for any dependency at all."""
 
 
 async def known_owner(bearer: Annotated[HTTPAuthorizationCredentials, Depends(HTTPBearer())]) -> str:
@@ -37,27 +41,32 @@ async def find_item(session: AsyncSession) -> Item:
     return ITEM.model_copy(update={"name": email})
 
 
-@router.get("/open")
+@router.get("/bench/open")
 async def read_open() -> Item:
     return ITEM
 
 
-@router.get("/guarded")
+@router.get("/v1/bench/guarded")
 async def read_guarded(_: CurrentCaller) -> Item:
     return ITEM
 
 
-@router.get("/dict")
+@router.get("/bench/nothing")
+async def read_with_nothing(_: Annotated[None, Depends(nothing)]) -> Item:
+    return ITEM
+
+
+@router.get("/bench/dict")
 async def read_with_dict(_: Annotated[str, Depends(known_owner)]) -> Item:
     return ITEM
 
 
-@router.get("/query")
+@router.get("/bench/query")
 async def read_query(session: SessionDep) -> Item:
     return await find_item(session)
 
 
-@router.get("/query-guarded")
+@router.get("/v1/bench/guarded-query")
 async def read_query_guarded(_: CurrentCaller, session: SessionDep) -> Item:
     return await find_item(session)
 

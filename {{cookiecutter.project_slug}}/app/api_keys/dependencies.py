@@ -9,12 +9,12 @@ from fastapi.security.base import SecurityBase
 from app import errors
 from app.api_keys import service
 from app.api_keys.models import UserApiKey
-from app.api_keys.request import presented_key
+from app.api_keys.request import PresentedKey, presented_key
 from app.api_keys.verifier import Caller, Verified, Verifier
 from app.database import SessionDep
 from app.rate_limit import Address, RateLimiter
 from app.scopes import Scope
-from app.settings import Settings
+from app.settings import Location, Settings
 from app.users.models import User
 
 
@@ -34,13 +34,10 @@ def client_address(request: Request) -> Address | None:
     return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
 
 
-async def authenticate(request: Request) -> Caller:
+async def authenticate(locations: list[Location], verifier: Verifier, limiter: RateLimiter, request: Request) -> Caller:
     """The caller of a request: a usable key, from an address where it may be used, within its rate limit."""
-    app = request.app.state
-    verifier: Verifier = app.verifier
-    limiter: RateLimiter = app.rate_limiter
-    text = presented_key(request.scope, app.settings.api_key_locations)
-    verified = verifier.recall(text) or await _verify(text, client_address(request), verifier, limiter)
+    key = presented_key(request.scope, locations)
+    verified = verifier.recall(key.fingerprint) or await _verify(key, client_address(request), verifier, limiter)
     if verified.networks is not None:
         refuse_elsewhere(client_address(request), verified.networks)
     caller = verified.caller
@@ -49,12 +46,12 @@ async def authenticate(request: Request) -> Caller:
     return caller
 
 
-async def _verify(text: str, address: Address | None, verifier: Verifier, limiter: RateLimiter) -> Verified:
-    if not verifier.was_here(text):
+async def _verify(key: PresentedKey, address: Address | None, verifier: Verifier, limiter: RateLimiter) -> Verified:
+    if not verifier.was_here(key.fingerprint):
         # Whoever guesses is stopped before the database is asked; whoever shares an address with them goes on.
         await limiter.refuse_guesser(address)
     try:
-        return await verifier.verify(text)
+        return await verifier.verify(key.text)
     except errors.ApiKeyInvalid:
         await limiter.count_failure(address)
         raise
@@ -63,14 +60,6 @@ async def _verify(text: str, address: Address | None, verifier: Verifier, limite
 def refuse_elsewhere(address: Address | None, networks: Iterable[IPv4Network | IPv6Network]) -> None:
     if address is None or not any(address in network for network in networks):
         raise errors.AddressNotAllowed
-
-
-async def current_caller(request: Request) -> Caller:
-    """The second to ask in a request gets what the first was told."""
-    state = request.scope["state"]
-    if "caller" not in state:
-        state["caller"] = await request.app.state.authenticate(request)
-    return cast(Caller, state["caller"])
 
 
 class RequiresKey(SecurityBase):
@@ -83,7 +72,9 @@ class RequiresKey(SecurityBase):
         self.scopes = scopes
 
     async def __call__(self, request: Request) -> Caller:
-        caller = await current_caller(request)
+        caller: Caller | None = request.scope["state"].get("caller")  # told to whoever asked before in this request
+        if caller is None:
+            caller = request.scope["state"]["caller"] = await request.app.state.authenticate(request)
         caller.require(*self.scopes)
         return caller
 

@@ -1,9 +1,11 @@
 import hmac
 import logging
 import secrets
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from math import inf
 from typing import NamedTuple
 from uuid import UUID
 
@@ -71,7 +73,7 @@ class Verified(NamedTuple):
     """A usable key: until when and from where it may be used."""
 
     caller: Caller
-    expires_at: datetime | None
+    expires_at: float  # in seconds since 1970; infinite if never
     networks: tuple[IPv4Network | IPv6Network, ...] | None
 
 
@@ -88,14 +90,14 @@ class Verifier:
         self._seen: dict[bytes, None] = {}  # fingerprints, oldest first
         self._nobody = secrets.token_bytes(32)  # compared with where there is no key, so that it takes as long
 
-    def recall(self, text: str) -> Verified | None:
+    def recall(self, fingerprint: bytes) -> Verified | None:
         """What was found of a key a moment ago, if that is still so."""
-        known = self.cache.get(key_format.fingerprint(text))
-        return known if known and (known.expires_at is None or known.expires_at > utc_now()) else None
+        known = self.cache.get(fingerprint)
+        return known if known and known.expires_at > time.time() else None
 
-    def was_here(self, text: str) -> bool:
+    def was_here(self, fingerprint: bytes) -> bool:
         """Whether this very key was verified in this process before, as far as that is remembered."""
-        return key_format.fingerprint(text) in self._seen
+        return fingerprint in self._seen
 
     def is_malformed(self, text: str) -> bool:
         return key_format.parse(text, self._prefix, self._environment) is None
@@ -122,7 +124,8 @@ class Verifier:
             await self._sign_again(key_id, text, presented)
         scopes = effective(row.scopes, owner_is_admin=row.is_admin)
         networks = None if row.allowed_cidrs is None else tuple(map(ip_network, row.allowed_cidrs))
-        verified = Verified(Caller(key_id, row.user_id, scopes, row.rate_limit), row.expires_at, networks)
+        expires_at = inf if row.expires_at is None else row.expires_at.timestamp()
+        verified = Verified(Caller(key_id, row.user_id, scopes, row.rate_limit), expires_at, networks)
         fingerprint = key_format.fingerprint(text)
         self._remember(fingerprint)
         self.cache.put(fingerprint, verified, generation)

@@ -14,6 +14,7 @@ from sqlmodel import col
 from app.api_keys import cache as cache_module
 from app.api_keys import service as api_keys
 from app.api_keys.cache import KeyCache
+from app.api_keys.format import fingerprint
 from app.api_keys.models import UserApiKey
 from app.api_keys.schemas import ApiKeyCreate, ApiKeyUpdate
 from app.api_keys.verifier import Verifier
@@ -50,7 +51,7 @@ async def stamp(database: Database) -> int:
 
 
 def knows(verifier: Verifier, api_key: str) -> bool:
-    return verifier.recall(api_key) is not None
+    return verifier.recall(fingerprint(api_key)) is not None
 
 
 @pytest.mark.usefixtures("running")

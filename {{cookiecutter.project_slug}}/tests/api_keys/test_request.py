@@ -111,6 +111,12 @@ async def test_what_cannot_be_a_key_counts_as_a_guess(client: AsyncClient) -> No
     assert [(await client.get(ME, headers=RUBBISH)).status_code for _ in range(3)] == [401, 429, 429]
 
 
+@pytest.mark.parametrize("settings", [{"redis_url": "redis://127.0.0.1:1"}], indirect=True)
+async def test_while_guesses_cannot_be_counted_it_is_unavailable(client: AsyncClient) -> None:
+    response = await client.get(ME, headers=RUBBISH)
+    assert (response.status_code, response.json()["code"]) == (503, "unavailable")
+
+
 async def test_without_authentication_it_passes(no_auth: AsyncClient) -> None:
     assert (await no_auth.get(ME, headers=RUBBISH)).status_code == 200
 

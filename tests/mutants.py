@@ -243,6 +243,7 @@ MUTANTS = [
         "app/database.py",
         "test_database.py",
         ("answers before it commits", ', scope="function")', ")"),
+        ("gives up with a dead connection", "if not error.connection_invalidated:", "if True:"),
         ("doesn't commit", SESSION, "            yield session\n"),
         (
             "commits what failed",

@@ -1,12 +1,13 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 from fastapi import Depends, Request
-from sqlalchemy import Connection, DateTime, Dialect, MetaData, TypeDecorator, event
+from sqlalchemy import Connection, DateTime, Dialect, MetaData, Row, Select, TypeDecorator, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 from sqlmodel import SQLModel
@@ -25,6 +26,9 @@ SQLModel.metadata = MetaData(
 
 TIME_OUTS = " -c statement_timeout=10s -c lock_timeout=5s"
 POOL_SIZE = 15  # connections per process; with an overflow, the ones beyond would be opened and closed all the time
+LOOK_UP_POOL_SIZE = 5  # of them, on PostgreSQL: see Database.look_up
+
+AnyColumns = tuple[Any, ...]  # those of a query, whatever their types
 
 
 def utc_now() -> datetime:
@@ -46,8 +50,8 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value and (value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC))
 
 
-def create_engine(url: str, *, for_migrations: bool = False) -> AsyncEngine:
-    """An engine for PostgreSQL or SQLite that behaves the same on both.
+def create_engine(url: str, *, for_migrations: bool = False, **options: object) -> AsyncEngine:
+    """An engine for PostgreSQL or SQLite that behaves the same on both. `options` are SQLAlchemy's.
 
     Migrations may take their time. On SQLite they run without foreign keys: changing a table copies and drops it,
     and the drop would cascade to the rows that point at it.
@@ -57,10 +61,9 @@ def create_engine(url: str, *, for_migrations: bool = False) -> AsyncEngine:
         url,
         hide_parameters=True,
         poolclass=AsyncAdaptedQueuePool,
-        pool_size=POOL_SIZE,
         max_overflow=0,
         pool_timeout=5,
-        pool_pre_ping=on_postgresql,
+        **{"pool_size": POOL_SIZE, "pool_pre_ping": on_postgresql, **options},
         connect_args=(
             {"connect_timeout": 5, "options": "-c timezone=UTC" + ("" if for_migrations else TIME_OUTS)}
             if on_postgresql
@@ -88,15 +91,25 @@ def create_engine(url: str, *, for_migrations: bool = False) -> AsyncEngine:
 
 
 class Database:
-    """The database of one app: `session()` for work that belongs together, `connection()` for a single look-up."""
+    """The database of one app: `session()` for work that belongs together, `connection()` for statements that each
+    stand alone, `look_up()` for what is asked on every request.
+    """
 
     def __init__(self, url: str) -> None:
-        self.engine = create_engine(url)
-        on_sqlite = self.engine.dialect.name == "sqlite"
+        if make_url(url).get_backend_name() == "postgresql":
+            self.engine = create_engine(url, pool_size=POOL_SIZE - LOOK_UP_POOL_SIZE)
+            self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+            self._look_ups = create_engine(
+                url,
+                isolation_level="AUTOCOMMIT",
+                pool_size=LOOK_UP_POOL_SIZE,
+                pool_pre_ping=False,
+                pool_reset_on_return=None,
+            )
+        else:
+            self.engine = create_engine(url)
+            self._autocommit = self._look_ups = self.engine.execution_options(sqlite_begin="")
         self._read_only = self.engine.execution_options(sqlite_begin="BEGIN")
-        self._autocommit = self.engine.execution_options(
-            **{"sqlite_begin": ""} if on_sqlite else {"isolation_level": "AUTOCOMMIT"}
-        )
 
     @asynccontextmanager
     async def session(self, *, read_only: bool = False) -> AsyncIterator[AsyncSession]:
@@ -109,12 +122,29 @@ class Database:
         """A connection on which each statement stands alone: no BEGIN, no COMMIT, no round trips for them."""
         return self._autocommit.connect()
 
+    async def look_up(self, query: Select[*AnyColumns], parameters: Mapping[str, object]) -> Row[*AnyColumns] | None:
+        """The first row. No connection is asked first whether it is still alive, which would take a third more; if it
+        is not, as after a restart of PostgreSQL, the pool forgets all that it has, and a new one is asked.
+        """
+        try:
+            return await self._first(query, parameters)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            return await self._first(query, parameters)
+
+    async def _first(self, query: Select[*AnyColumns], parameters: Mapping[str, object]) -> Row[*AnyColumns] | None:
+        async with self._look_ups.connect() as connection:
+            return (await connection.execute(query, parameters)).first()
+
     @property
     def connections_in_use(self) -> int:
-        return cast(AsyncAdaptedQueuePool, self.engine.pool).checkedout()
+        pools = {self.engine.pool, self._look_ups.pool}
+        return sum(cast(AsyncAdaptedQueuePool, pool).checkedout() for pool in pools)
 
     async def dispose(self) -> None:
         await self.engine.dispose()
+        await self._look_ups.dispose()
 
 
 async def get_session(request: Request) -> AsyncIterator[AsyncSession]:

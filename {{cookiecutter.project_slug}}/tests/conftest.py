@@ -5,7 +5,7 @@ environment's settings nor those of .env are read here.
 """
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Protocol
 from uuid import uuid4
@@ -16,7 +16,7 @@ from alembic.config import Config
 from fastapi import FastAPI, Request
 from httpx import ASGITransport, AsyncClient
 from pydantic import SecretStr
-from sqlalchemy import create_engine, text
+from sqlalchemy import Row, Select, create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -25,7 +25,7 @@ from app.api_keys import service as api_keys
 from app.api_keys.models import UserApiKey
 from app.api_keys.schemas import ApiKeyCreate
 from app.api_keys.verifier import Caller
-from app.database import Database
+from app.database import AnyColumns, Database
 from app.logging import configure_logging
 from app.main import add_parts, create_app
 from app.scopes import Scope
@@ -99,7 +99,7 @@ class RollbackDatabase(Database):
 
     def __init__(self, connection: AsyncConnection) -> None:
         self.only_connection = connection
-        self.engine = connection.engine
+        self.engine = self._look_ups = connection.engine
 
     @asynccontextmanager
     async def session(self, *, read_only: bool = False) -> AsyncIterator[AsyncSession]:
@@ -112,6 +112,9 @@ class RollbackDatabase(Database):
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection]:
         yield self.only_connection
+
+    async def look_up(self, query: Select[*AnyColumns], parameters: Mapping[str, object]) -> Row[*AnyColumns] | None:
+        return (await self.only_connection.execute(query, parameters)).first()
 
     async def dispose(self) -> None:
         pass

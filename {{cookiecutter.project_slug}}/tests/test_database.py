@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import text
+from sqlalchemy import literal, literal_column, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, InternalError, OperationalError, StatementError
 from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -132,3 +132,19 @@ async def test_on_sqlite_writers_wait_for_each_other(tmp_path: Path) -> None:
     async with database.connection() as connection:
         assert (await connection.exec_driver_sql("SELECT number FROM counter")).scalar_one() == 30
     await database.dispose()
+
+
+async def test_a_look_up_outlives_its_connection(database_url: str) -> None:
+    """As after a restart of PostgreSQL: what waits in the pool is dead, and nothing has noticed yet."""
+    database = Database(database_url)
+    async with database._look_ups.connect() as connection:
+        dead = (await connection.get_raw_connection()).driver_connection
+    assert dead
+    await dead.close()
+    assert await database.look_up(select(literal(1)), {}) == (1,)
+    await database.dispose()
+
+
+async def test_a_look_up_that_fails_is_not_tried_again(real_database: Database) -> None:
+    with pytest.raises(DBAPIError):
+        await real_database.look_up(select(literal_column("nothing")), {})

@@ -110,8 +110,7 @@ class Verifier:
         if key_id is None:
             raise errors.ApiKeyInvalid
         generation = self.cache.generation
-        async with self._database.connection() as connection:
-            row = (await connection.execute(LOOK_UP, {"id": key_id})).first()
+        row = await self._database.look_up(LOOK_UP, {"id": key_id})
         pepper_id = row.pepper_id if row is not None else self._newest
         if pepper_id not in self._peppers:
             logger.warning("key %s was signed with pepper %s, which API_KEY_PEPPERS no longer holds", key_id, pepper_id)

@@ -205,7 +205,7 @@ async def test_a_key_that_cannot_be_signed_again_is_good_all_the_same(
 
     class Standby(Database):
         def __init__(self) -> None:
-            self.connection = database.connection  # type: ignore[method-assign] # which reads
+            self.look_up = database.look_up  # type: ignore[method-assign] # which reads
 
         def session(self, *, read_only: bool = False) -> NoReturn:
             raise OperationalError("UPDATE", {}, Exception("read-only transaction"))
@@ -263,7 +263,7 @@ async def test_a_database_that_does_not_answer_is_a_503_and_not_a_500(app: FastA
         def __init__(self) -> None:
             pass
 
-        def connection(self) -> None:  # type: ignore[override] # it only fails
+        async def look_up(self, *_: object) -> NoReturn:
             raise OperationalError("SELECT", {}, Exception("connection refused"))
 
     app.state.verifier._database = Gone()

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
@@ -72,23 +72,26 @@ class KeyCache(Generic[T]):
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Poll the stamp inside the block. Without, or with API_KEY_CACHE=false, nothing is remembered."""
-        polling = asyncio.create_task(self._poll_for_ever()) if self._enabled else None
+        stopping = asyncio.Event()
+        polling = asyncio.create_task(self._poll_until(stopping)) if self._enabled else None
         yield
+        stopping.set()
         if polling:
+            await asyncio.wait({polling}, timeout=0.5)  # cancelled in a query, it would leave a broken connection
             polling.cancel()
-            await asyncio.wait({polling}, timeout=1)  # a driver whose server is frozen takes longer to be cancelled
+            await asyncio.wait({polling}, timeout=0.5)  # a driver whose server is frozen takes longer to be cancelled
 
-    async def _poll_for_ever(self) -> None:
-        while True:
+    async def _poll_until(self, stopping: asyncio.Event) -> None:
+        while not stopping.is_set():
             try:
                 # Kept, and not given back to a pool that others may empty: the cache is needed most when all is busy.
                 async with self._database.connection() as connection:
-                    while True:
+                    while not stopping.is_set():
                         await self._poll(connection)
-                        await asyncio.sleep(POLL_SECONDS)
+                        await _wait(stopping, POLL_SECONDS)
             except (SQLAlchemyError, OSError) as error:
                 logger.warning("every key is asked of the database: its stamp could not be read: %s", error)
-            await asyncio.sleep(BELIEVED_SECONDS)
+                await _wait(stopping, BELIEVED_SECONDS)
 
     async def _poll(self, connection: AsyncConnection) -> None:
         began = time.monotonic()
@@ -97,6 +100,11 @@ class KeyCache(Generic[T]):
             self.forget()
             self._stamp = stamp
         self._believed_until = began + BELIEVED_SECONDS
+
+
+async def _wait(stopping: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stopping.wait(), seconds)
 
 
 # Whatever a session changes or deletes of users and keys advances the stamp: no service has to remember to.

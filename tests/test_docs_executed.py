@@ -4,6 +4,7 @@ import http.client
 import json
 import re
 import shutil
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
@@ -64,7 +65,17 @@ def test_the_page_says_how_much_it_makes_people_type() -> None:
 
 @pytest.mark.parametrize("section", SECTIONS.values(), ids=SECTIONS.keys())
 def test_a_feature_is_deleted(project: Path, section: str) -> None:
+    before = named_once(project / "app")
     follow(section, project, **FRUGAL)
+    assert named_once(project / "app") <= before, "what nothing uses any more is left behind"
+
+
+def named_once(app: Path) -> set[str]:
+    """What is defined in the app, and nowhere else in it spoken of."""
+    text = "\n".join(path.read_text("utf-8") for path in app.rglob("*.py"))
+    words = Counter(re.findall(r"\w+", text))
+    defined = re.findall(r"^ *(?:(?:async )?def|class) (\w+)|^ *(\w+)(?:: .+)? = ", text, re.MULTILINE)
+    return {name for names in defined for name in names if words[name] == 1}
 
 
 def test_every_section_looks_for_what_is_left() -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -32,10 +33,13 @@ ODD = {
     "author": """O'Brien, "Bob" <bob@example.com>""",
 }
 
+# Answers are in .env, README.md and pyproject.toml, and in which whole files there are: these tests read all of that.
+READ_ANSWERS = [f"tests/test_{name}.py" for name in ("cli", "docs", "health", "main", "openapi", "settings")]
+
 
 @pytest.mark.parametrize(("database", "python"), [("sqlite", newest_python), ("postgresql", oldest_python)])
 def test_its_tests_pass(bake: Bake, request: pytest.FixtureRequest, database: str, python: str) -> None:
-    """With SQLite on the oldest Python they do so after each step of the pages that test_docs_executed.py follows."""
+    """Without any of the optional files they do so in test_update.py, with all of them in test_docs_executed.py."""
     variables = {"TEST_DATABASE_URL": request.getfixturevalue("postgresql")} if database == "postgresql" else {}
     deployment, ci = ("compose", "github") if database == "sqlite" else ("kubernetes", "gitlab")
     project = bake(database=database, deployment=deployment, ci=ci)
@@ -58,19 +62,21 @@ def test_the_pairs_are_all_there() -> None:
 
 
 @pytest.mark.parametrize(("database", "deployment", "ci", "python"), PAIRS)
-def test_its_checks_pass(bake: Bake, database: str, deployment: str, ci: str, python: str) -> None:
+def test_each_pair_of_answers_passes(bake: Bake, database: str, deployment: str, ci: str, python: str) -> None:
     project = bake(database=database, deployment=deployment, ci=ci)
     lend_environment(project, PYTHONS.get(python, oldest_python))
-    run(["make", "check"], project, **FRUGAL)
+    check_what_depends_on_answers(project)
 
 
 def test_odd_answers_make_no_difference(bake: Bake) -> None:
-    """Answers are in pyproject.toml, .env and README.md only: these tests read what is in them."""
     project = bake(**ODD)
     lend_environment(project, oldest_python)
+    check_what_depends_on_answers(project)
+
+
+def check_what_depends_on_answers(project: Path) -> None:
     run(["make", "check"], project, **FRUGAL)
-    files = ["main", "settings", "openapi", "cli", "docs", "health"]
-    run([".venv/bin/pytest", *(f"tests/test_{file}.py" for file in files)], project)
+    run([".venv/bin/pytest", *READ_ANSWERS], project)
 
 
 @pytest.mark.parametrize("slug", ["class", "app", "json", "49"])

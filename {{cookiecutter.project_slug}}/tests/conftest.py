@@ -177,8 +177,9 @@ def app(settings: Settings, database: Database) -> Iterator[FastAPI]:
     add_parts(app, settings, database)
     routes = [*app.router.routes]
     yield app
-    app.router.routes[:] = routes
-    app.openapi_schema = None
+    if app.router.routes != routes:
+        app.router.routes[:] = routes
+        app.openapi_schema = None
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ FOLDER = BUILD / "watch"
 def main() -> None:
     print("Save a file of the template, and its tests run here. Ctrl-C ends it.", flush=True)
     for changes in watch(*WATCHED):
-        changed = [Path(path).relative_to(ROOT) for _, path in changes]
+        changed = {Path(path).relative_to(ROOT) for _, path in changes}
         tests = touched(changed)
         print(f"\n{', '.join(map(str, sorted(changed)))} → {' '.join(tests)}", flush=True)
         run_tests(tests)

@@ -25,7 +25,7 @@ check: .venv ## lint and types
 fix: .venv ## let ruff repair and format
 	.venv/bin/ruff check --fix && .venv/bin/ruff format
 
-bite: .venv | build/tmp ## break a baked project on purpose, one way at a time, and see its tests fail
+bite: .venv | build/tmp ## see that a baked project's tests reach all of it, and fail when it is broken on purpose
 	.venv/bin/python -m tests.bite
 
 bench: .venv | build/tmp ## what authentication costs, and what it costs others; TEST_DATABASE_URL=postgresql://… adds PostgreSQL

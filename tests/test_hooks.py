@@ -16,7 +16,9 @@ HOOK = ROOT / "hooks/post_gen_project.py"
 
 
 def run_hook(project: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, HOOK], cwd=project, capture_output=True, text=True, timeout=60)
+    # A file without an encoding would have another one on Windows.
+    command = [sys.executable, "-W", "error", "-X", "warn_default_encoding", str(HOOK)]
+    return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=60)
 
 
 def imports(path: Path) -> set[str]:

@@ -22,6 +22,7 @@ OPTIONS = {
 }
 ALL = [dict(zip(OPTIONS, answers, strict=True)) for answers in itertools.product(*OPTIONS.values())]
 SAYS_WHICH_DATABASE = {".env.example", "README.md"}
+NOT_ON_WINDOWS = re.compile(r'[<>:"|?*\\]|[. ](?:/|$)|(?:^|/)(?:aux|con|nul|prn|com\d|lpt\d)(?:[./]|$)', re.IGNORECASE)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -82,6 +83,13 @@ def assert_is_rendered(project: dict[str, bytes]) -> None:
         assert b"\r" not in text, name
         if not name.endswith(".py"):  # there, {{ is a brace in an f-string
             assert not BRACES.search(text.decode()), name
+
+
+def test_windows_can_hold_every_file(template: Path) -> None:
+    names = [path.relative_to(template).as_posix() for path in template.rglob("*")]
+    assert [name for name in names if NOT_ON_WINDOWS.search(name)] == []
+    assert len({name.casefold() for name in names}) == len(names)
+    assert max(map(len, names)) <= 100  # of the 260 that a whole path may have
 
 
 def test_two_bakes_differ_in_their_env_only(bake: Bake) -> None:

@@ -37,7 +37,11 @@ ODD = {
 READ_ANSWERS = [f"tests/test_{name}.py" for name in ("docs", "main", "openapi", "settings")]
 
 
-@pytest.mark.parametrize(("database", "python"), [("sqlite", newest_python), ("postgresql", oldest_python)])
+@pytest.mark.parametrize(
+    ("database", "python"),
+    [("sqlite", newest_python), ("postgresql", oldest_python)],
+    ids=["sqlite, newest Python", "postgresql, oldest Python"],
+)
 def test_its_tests_pass(bake: Bake, request: pytest.FixtureRequest, database: str, python: str) -> None:
     """Without any of the optional files they do so in test_update.py, with all of them in test_docs_executed.py."""
     variables = {"TEST_DATABASE_URL": request.getfixturevalue("postgresql")} if database == "postgresql" else {}

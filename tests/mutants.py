@@ -244,6 +244,7 @@ MUTANTS = [
         "test_database.py",
         ("answers before it commits", ', scope="function")', ")"),
         ("gives up with a dead connection", "if not error.connection_invalidated:", "if True:"),
+        ("asks twice what cannot be answered", "if not error.connection_invalidated:", "if False:"),
         ("doesn't commit", SESSION, "            yield session\n"),
         (
             "commits what failed",

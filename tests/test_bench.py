@@ -10,7 +10,7 @@ from threading import Thread
 
 import pytest
 
-from tests.bakery import FRUGAL, PYTHONS, ROOT, bake, lend_environment, run
+from tests.bakery import FRUGAL, PROJECT, PYTHONS, ROOT, bake, lend_environment, run
 from tests.bench.load import Load, Request, WrongAnswer
 from tests.bench.peers import APPS
 
@@ -87,3 +87,28 @@ def test_what_is_added_to_the_bake_passes_its_checks(tmp_path: Path) -> None:
     for file in files:
         shutil.copy(APPS / file, project)
     run([".venv/bin/mypy", *files], project, **FRUGAL)
+
+
+# How the README words what a line of the page measured, on SQLite where there are two.
+QUOTED = {
+    "hot key": r"\*\*(0\.\d+)\*\*;",
+    "hot key, no cache": r"; (0\.\d+) if each request asks the database",
+    "a dict behind HTTPBearer": r"`HTTPBearer` reaches (0\.\d+)",
+    "a dependency that does nothing": r"a dependency that does nothing (0\.\d+)",
+    "fastapi-simple-security 1.3.0": r"\| fastapi-simple-security 1\.3\.0 .* (0\.\d+) \|",
+    "fastapi-sqlmodel-security 1.0.1": r"\| fastapi-sqlmodel-security 1\.0\.1 .* (0\.\d+) \|",
+    "keyshield 2.0.1, cached, not sleeping": r"\| keyshield 2\.0\.1 .* (0\.\d+) \|",
+    "bcrypt at each request": r"(0\.\d+) with bcrypt \|",
+}
+
+
+def test_the_readme_quotes_the_page() -> None:
+    page = (PROJECT / "docs/performance.md").read_text("utf-8")
+    readme = (ROOT / "README.md").read_text("utf-8")
+    for name, words in QUOTED.items():
+        measured = re.search(rf"^ +{re.escape(name)}  +no authentication +(\d\.\d+)", page, re.MULTILINE)
+        quoted = re.search(words, readme)
+        assert measured, name
+        assert quoted, name
+        digits = len(quoted[1].partition(".")[2])
+        assert quoted[1] == f"{float(measured[1]):.{digits}f}", name

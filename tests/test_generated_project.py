@@ -33,7 +33,7 @@ ODD = {
     "author": """O'Brien, "Bob" <bob@example.com>""",
 }
 
-# Answers are in .env, README.md and pyproject.toml, and in which whole files there are: these tests read all of that.
+# The tests of a project that read files which answers are in: .env.example and pyproject.toml.
 READ_ANSWERS = [f"tests/test_{name}.py" for name in ("docs", "main", "openapi", "settings")]
 
 

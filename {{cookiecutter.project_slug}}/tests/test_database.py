@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import literal, literal_column, text
+from sqlalchemy import event, literal, literal_column, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, InternalError, OperationalError, StatementError
 from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -146,5 +146,14 @@ async def test_a_look_up_outlives_its_connection(database_url: str) -> None:
 
 
 async def test_a_look_up_that_fails_is_not_tried_again(real_database: Database) -> None:
+    tries: list[object] = []
+
+    def count(*execution: object) -> None:
+        tries.append(execution)
+
+    engine = real_database._look_ups.sync_engine
+    event.listen(engine, "before_cursor_execute", count)
     with pytest.raises(DBAPIError):
         await real_database.look_up(select(literal_column("nothing")), {})
+    event.remove(engine, "before_cursor_execute", count)
+    assert len(tries) == 1

@@ -18,9 +18,8 @@ BUILD = ROOT / "build"
 ENVIRONMENTS = BUILD / "environments"
 TIMEOUT = 600  # seconds; whatever takes longer hangs
 
-# For a project's own tests and checks in tests of ours: one process each, because ours run in several; and what mypy
-# knows of the libraries is the same in all projects.
-FRUGAL = {"PYTEST_XDIST_AUTO_NUM_WORKERS": "0", "MYPY_CACHE_DIR": str(ENVIRONMENTS / "mypy")}
+# For a project's own tests in tests of ours: one process each, because ours run in several.
+FRUGAL = {"PYTEST_XDIST_AUTO_NUM_WORKERS": "0"}
 
 # Set by the make and pytest around us, or for another project; inside a baked project they would change what runs.
 OURS = ("COOKIECUTTER_", "DATABASE_URL", "MAKE", "MFLAGS", "PYTEST_", "PYTHON", "TEST_DATABASE_URL", "VIRTUAL_ENV")
@@ -77,7 +76,10 @@ PYTHONS = {version: python for version in ("3.11", "3.13") if (python := find_py
 
 
 def lend_environment(project: Path, python: str) -> None:
-    """Give the project the .venv that its own Makefile made, once per Python and set of dependencies, for a twin."""
+    """Give the project the .venv that its own Makefile made, once per Python and set of dependencies, for a twin.
+
+    And what mypy learned there of the libraries: a copy, because two that run at once would read each other's modules.
+    """
     text = (project / "pyproject.toml").read_text("utf-8")
     wanted = tomllib.loads(text)
     dependencies = repr((python, wanted["project"]["dependencies"], wanted["dependency-groups"]))
@@ -88,6 +90,8 @@ def lend_environment(project: Path, python: str) -> None:
             shutil.rmtree(twin, ignore_errors=True)
             shutil.copytree(project, twin)
             run(["make", ".venv", f"PYTHON={python}"], twin)
+            run([".venv/bin/mypy"], twin)
             (twin / "complete").touch()
     (project / ".venv").symlink_to(twin / ".venv")
+    shutil.copytree(twin / ".mypy_cache", project / ".mypy_cache")
     os.utime(project / "pyproject.toml", (0, 0))  # older than the .venv, or make would build it anew

@@ -10,7 +10,7 @@ from threading import Thread
 
 import pytest
 
-from tests.bakery import FRUGAL, PROJECT, PYTHONS, ROOT, bake, lend_environment, run
+from tests.bakery import PROJECT, PYTHONS, ROOT, bake, lend_environment, run
 from tests.bench.load import Load, Request, WrongAnswer
 from tests.bench.peers import APPS
 
@@ -86,7 +86,7 @@ def test_what_is_added_to_the_bake_passes_its_checks(tmp_path: Path) -> None:
     files = ["bench_app.py", "bench_item.py", "bench_seed.py"]
     for file in files:
         shutil.copy(APPS / file, project)
-    run([".venv/bin/mypy", *files], project, **FRUGAL)
+    run([".venv/bin/mypy", *files], project)
 
 
 # How the README words what a line of the page measured, on SQLite where there are two.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.bakery import FRUGAL, PROJECT, PYTHONS, lend_environment, run
+from tests.bakery import PROJECT, PYTHONS, lend_environment, run
 from tests.conftest import Bake
 from tests.validators import BIN, Validator, copied, expect_refusal
 
@@ -102,7 +102,7 @@ def test_a_commit_is_checked_as_make_check_does_and_needs_nothing_fetched(bake: 
     lend_environment(project, next(iter(PYTHONS.values())))
     run(["git", "init", "--quiet"], project)
     run(["git", "add", "--all"], project)
-    variables = FRUGAL | prek_home(project.parent)
+    variables = prek_home(project.parent)
     run([BIN / "prek", "run", "--all-files"], project, **variables)
     with (project / "app/main.py").open("a", encoding="utf-8") as file:
         file.write("unsorted = 1\nimport os\n")

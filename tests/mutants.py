@@ -245,6 +245,16 @@ MUTANTS = [
         ("answers before it commits", ', scope="function")', ")"),
         ("gives up with a dead connection", "if not error.connection_invalidated:", "if True:"),
         ("asks twice what cannot be answered", "if not error.connection_invalidated:", "if False:"),
+        (
+            "fails to open a new SQLite file that others open at once",
+            """        with suppress(OperationalError):
+            cursor.execute(WRITE_AHEAD)
+            return
+        cursor.execute("BEGIN IMMEDIATE")
+        cursor.execute("ROLLBACK")
+""",
+            "        break\n",
+        ),
         ("doesn't commit", SESSION, "            yield session\n"),
         (
             "commits what failed",

@@ -1,12 +1,13 @@
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import UTC, datetime
+from sqlite3 import OperationalError
 from typing import Annotated, Any, cast
 
 from fastapi import Depends, Request
 from sqlalchemy import Connection, DateTime, Dialect, MetaData, Row, Select, TypeDecorator, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
@@ -27,6 +28,7 @@ SQLModel.metadata = MetaData(
 TIME_OUTS = " -c statement_timeout=10s -c lock_timeout=5s"
 POOL_SIZE = 15  # connections per process; with an overflow, the ones beyond would be opened and closed all the time
 LOOK_UP_POOL_SIZE = 5  # of them, on PostgreSQL: see Database.look_up
+WRITE_AHEAD = "PRAGMA journal_mode = WAL"
 
 AnyColumns = tuple[Any, ...]  # those of a query, whatever their types
 
@@ -76,7 +78,7 @@ def create_engine(url: str, *, for_migrations: bool = False, **options: object) 
     @event.listens_for(engine.sync_engine, "connect")
     def configure(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
         cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode = WAL")
+        _write_ahead(cursor)
         cursor.execute("PRAGMA synchronous = NORMAL")
         cursor.execute(f"PRAGMA foreign_keys = {not for_migrations:d}")
         cursor.close()
@@ -88,6 +90,21 @@ def create_engine(url: str, *, for_migrations: bool = False, **options: object) 
             connection.exec_driver_sql(statement)
 
     return engine
+
+
+def _write_ahead(cursor: DBAPICursor) -> None:
+    """Switch a SQLite file to a write-ahead log, which it keeps.
+
+    While another connection writes, that fails at once, whatever the time-out. BEGIN IMMEDIATE waits for it; but one
+    more may have come until the next try.
+    """
+    for _ in range(10):
+        with suppress(OperationalError):
+            cursor.execute(WRITE_AHEAD)
+            return
+        cursor.execute("BEGIN IMMEDIATE")
+        cursor.execute("ROLLBACK")
+    cursor.execute(WRITE_AHEAD)
 
 
 class Database:

@@ -1,11 +1,15 @@
 import asyncio
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import cast
 from uuid import uuid4
 
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import event, literal, literal_column, text
+from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import DBAPIError, IntegrityError, InternalError, OperationalError, StatementError
 from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -13,7 +17,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from app.api_keys import service as api_keys
 from app.api_keys.models import UserApiKey
 from app.api_keys.schemas import ApiKeyCreate
-from app.database import Database
+from app.database import Database, _write_ahead
 from app.users import service as users
 from app.users.models import User
 from app.users.schemas import UserCreate
@@ -132,6 +136,34 @@ async def test_on_sqlite_writers_wait_for_each_other(tmp_path: Path) -> None:
     async with database.connection() as connection:
         assert (await connection.exec_driver_sql("SELECT number FROM counter")).scalar_one() == 30
     await database.dispose()
+
+
+async def test_a_new_sqlite_file_is_switched_to_its_log_while_another_writes(tmp_path: Path) -> None:
+    """As when several instances migrate it at once."""
+    file = tmp_path / "new.db"
+    database = Database(f"sqlite+aiosqlite:///{file}")
+
+    async def ask() -> object:
+        async with database.connection() as connection:
+            return (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar_one()
+
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        asking = asyncio.create_task(ask())
+        await asyncio.wait({asking}, timeout=0.3)
+        other.rollback()
+    assert await asking == "wal"
+    await database.dispose()
+
+
+def test_a_sqlite_file_that_can_have_no_log_is_an_error() -> None:
+    class Cursor:
+        def execute(self, statement: str) -> None:
+            if "journal_mode" in statement:
+                raise sqlite3.OperationalError("disk I/O error")
+
+    with pytest.raises(sqlite3.OperationalError):
+        _write_ahead(cast(DBAPICursor, Cursor()))
 
 
 async def test_a_look_up_outlives_its_connection(database_url: str) -> None:

@@ -18,7 +18,7 @@ from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from threading import Event
-from typing import NoReturn, Protocol
+from typing import Protocol
 
 import pytest
 
@@ -53,13 +53,6 @@ class Serve(Protocol):
     def __call__(self, store: Store, *, workers: int = 1, **settings: object) -> Instance: ...
 
 
-def missing(program: str) -> NoReturn:
-    reason = f"{program} is not installed"
-    if "REQUIRE_POSTGRESQL" in os.environ:
-        pytest.fail(f"{reason}: REQUIRE_POSTGRESQL is set")
-    pytest.skip(reason)
-
-
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     project = bake(tmp_path_factory.mktemp("production") / "baked")
@@ -69,7 +62,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[PostgreSQL]:
-    binaries = find_postgresql() or missing("PostgreSQL")
+    binaries = find_postgresql() or pytest.skip("PostgreSQL is not installed")
     # Not in pytest's folders: PostgreSQL may run as another user, who may not look into them.
     with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:
         server = PostgreSQL(binaries, Path(folder))
@@ -117,7 +110,7 @@ def store(request: pytest.FixtureRequest) -> Store:
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[Redis]:
     if not shutil.which("redis-server"):
-        missing("redis-server")
+        pytest.skip("redis-server is not installed")
     server = Redis(tmp_path)
     with server.running():
         yield server

@@ -50,10 +50,12 @@ def running(environment: dict[str, str]) -> Iterator[tuple[httpx.Client, subproc
             env=environment,
             pass_fds=[listener.fileno()],
         )
-        with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=30) as client:
-            yield client, process
-        process.terminate()
-        process.wait(timeout=30)
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=30) as client:
+                yield client, process
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
 
 
 def command_line(environment: dict[str, str], *arguments: str) -> str:

@@ -9,6 +9,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import editorconfig
+
 from hooks.answers import DEPENDENCIES
 from tests.bakery import PROJECT, ROOT, run
 from tests.conftest import Bake, Cookies
@@ -90,6 +92,18 @@ def test_windows_can_hold_every_file(template: Path) -> None:
     assert [name for name in names if NOT_ON_WINDOWS.search(name)] == []
     assert len({name.casefold() for name in names}) == len(names)
     assert max(map(len, names)) <= 100  # of the 260 that a whole path may have
+
+
+def test_every_file_is_as_its_editorconfig_says(template: Path) -> None:
+    for path in template.rglob("*"):
+        text = path.read_text("utf-8") if path.is_file() else ""
+        if text:
+            says = editorconfig.get_properties(str(path))
+            first_indent = re.search(r"^[ \t]+(?=\S)", text, re.MULTILINE)
+            indent = "\t" if says["indent_style"] == "tab" else " " * int(says["indent_size"])
+            assert path.suffix == ".md" or not first_indent or first_indent[0] == indent, path
+            assert text.endswith("\n"), path
+            assert not re.search(r"[ \t\r]$", text, re.MULTILINE), path
 
 
 def test_two_bakes_differ_in_their_env_only(bake: Bake) -> None:

@@ -1,4 +1,4 @@
-"""The pages of docs/ name the tests that prove what they promise: here it is seen that there are such tests."""
+"""AGENTS.md and the pages of docs/ name the tests that prove what they say: here it is seen that these are there."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from app.settings import ROOT, Settings
 
 TEST = re.compile(r"\[`([\w/.]+)::(\w+)`\]")
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "AGENTS.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -23,6 +23,14 @@ def test_every_promise_about_security_names_its_test() -> None:
     promises = re.split(r"\n(?=- |\d\. |\n)", text)
     unproved = [promise for promise in promises if re.match(r"- ", promise) and not TEST.search(promise)]
     assert unproved == []
+
+
+@pytest.mark.parametrize(
+    ("text", "files"), [("commit()", {"database.py"}), ("HTTPException", {"errors.py", "logging.py"})]
+)
+def test_what_is_done_in_few_places_only(text: str, files: set[str]) -> None:
+    app = ROOT / "app"
+    assert {str(path.relative_to(app)) for path in app.rglob("*.py") if text in path.read_text("utf-8")} == files
 
 
 def test_every_setting_is_in_env_example() -> None:

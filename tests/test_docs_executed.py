@@ -2,6 +2,7 @@
 
 import ast
 import http.client
+import itertools
 import json
 import re
 import shutil
@@ -15,7 +16,7 @@ import pytest
 from tests.bakery import FRUGAL, PYTHONS, ROOT, lend_environment, run
 from tests.conftest import Bake
 from tests.demo import PATIENCE, free_port, running
-from tests.pages import BLOCK, created, diffs, follow
+from tests.pages import BLOCK, created, diffs, follow, write
 
 DOCS = ROOT / "{{cookiecutter.project_slug}}" / "docs"
 ADD = (DOCS / "add-a-resource.md").read_text("utf-8")
@@ -42,7 +43,7 @@ def ask(port: int, key: str, method: str, path: str, body: object = None) -> tup
 
 
 def test_a_resource_is_added_and_served(project: Path) -> None:
-    follow(ADD, project, **FRUGAL)
+    follow(ADD, project, FRUGAL)
     port = free_port()
     with running(project, port):
         [create] = re.findall(r"`python (-m app keys create .*?)`", ADD)
@@ -68,8 +69,28 @@ def test_the_page_says_how_much_it_makes_people_type() -> None:
 @pytest.mark.parametrize("section", SECTIONS.values(), ids=SECTIONS.keys())
 def test_a_feature_is_deleted(project: Path, section: str) -> None:
     before = named_once(project / "app")
-    follow(section, project, **FRUGAL)
+    follow(section, project, FRUGAL)
     assert named_once(project / "app") <= before, "what nothing uses any more is left behind"
+
+
+def test_all_features_are_deleted_one_after_another(project: Path) -> None:
+    """On the way only imports are tidied; in the end everything is checked."""
+    for section in SECTIONS.values():
+        follow(section.replace(" check test\n", "\n"), project, FRUGAL, passing_over=True)
+    run(["make", "check", "test"], project, **FRUGAL)
+
+
+def test_it_makes_no_difference_which_of_two_features_is_deleted_first(project: Path, tmp_path: Path) -> None:
+    def written(*sections: str) -> dict[Path, str]:
+        copy = Path(shutil.copytree(project, tmp_path / "copy", symlinks=True))
+        for section in sections:
+            write(section, copy, passing_over=True)
+        texts = {path: (copy / path).read_text("utf-8") for section in sections for path in map(Path, diffs(section))}
+        shutil.rmtree(copy)
+        return texts
+
+    for one, other in itertools.combinations(SECTIONS.values(), 2):
+        assert written(one, other) == written(other, one)
 
 
 def named_once(app: Path) -> set[str]:

@@ -120,13 +120,13 @@ class RequestMiddleware:
 
 def _report(scope: Scope, status: int, seconds: float) -> None:
     """Count the request and log it: the path's template, never its query or a header, where keys travel."""
-    state, app = scope["state"], scope["app"].state
+    state = scope["state"]
     caller: Caller | None = state.get("caller")
     path = route.path if (route := scope.get("route")) else None
     if caller:
-        app.usage.record(caller.key_id, error=status >= 400)
-    if app.metrics:
-        app.metrics.observe(scope["method"], path, status, seconds, state.get("refusal"))
+        scope["app"].state.usage.record(caller.key_id, error=status >= 400)
+    if scope["app"].state.metrics:
+        scope["app"].state.metrics.observe(scope["method"], path, status, seconds, state.get("refusal"))
     if not access_log.isEnabledFor(logging.INFO):
         return
     fields = {

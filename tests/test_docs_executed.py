@@ -75,9 +75,17 @@ def test_a_feature_is_deleted(project: Path, section: str) -> None:
 
 def test_all_features_are_deleted_one_after_another(project: Path) -> None:
     """On the way only imports are tidied; in the end everything is checked."""
+    before = lines(project / "app")
     for section in SECTIONS.values():
         follow(section.replace(" check test\n", "\n"), project, FRUGAL, passing_over=True)
     run(["make", "check", "test"], project, **FRUGAL)
+    said = f"`app/` has {before:,} lines, and {lines(project / 'app'):,}\nonce every feature"
+    assert said in (ROOT / "README.md").read_text("utf-8")
+
+
+def lines(folder: Path) -> int:
+    """To the next hundred."""
+    return round(sum(path.read_bytes().count(b"\n") for path in folder.rglob("*.py")), -2)
 
 
 def test_it_makes_no_difference_which_of_two_features_is_deleted_first(project: Path, tmp_path: Path) -> None:

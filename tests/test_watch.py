@@ -1,10 +1,15 @@
 """What `make watch` runs after a change."""
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.bakery import PROJECT
+from tests.bakery import ENVIRONMENTS, PROJECT, PYTHONS, lend_environment, user_environ
+from tests.conftest import Bake
+from tests.servers import until
 from tests.watch import touched
 
 
@@ -29,3 +34,30 @@ def test_a_change_runs_the_tests_that_it_touches(changed: list[str], tests: list
 @pytest.mark.parametrize("path", ["hooks/answers.py", "cookiecutter.json"])
 def test_what_makes_every_file_runs_every_test(path: str) -> None:
     assert touched([Path(path)]) == ["tests"]
+
+
+def test_a_save_bakes_again_and_runs_the_tests_that_it_touches(bake: Bake, template: Path, tmp_path: Path) -> None:
+    lend_environment(bake(), next(iter(PYTHONS.values())))  # made there, and found by the copy
+    checkout = Path(shutil.copytree(template, tmp_path / "checkout"))
+    (checkout / "build").mkdir()
+    (checkout / "build/environments").symlink_to(ENVIRONMENTS)
+    service = checkout / PROJECT.name / "app/users/service.py"
+    saved = service.read_text("utf-8") + "\nSAVED = True\n"
+    log = tmp_path / "log"
+
+    def save_until_noticed() -> bool:
+        """What is saved before the watch begins goes by unnoticed."""
+        service.write_text(saved, "utf-8")
+        return "→" in log.read_text("utf-8")
+
+    with log.open("w") as output:
+        command = [sys.executable, "-m", "tests.watch"]
+        watch = subprocess.Popen(command, cwd=checkout, env=user_environ(), stdout=output, stderr=output)
+        try:
+            until(save_until_noticed)
+            until(lambda: " passed" in log.read_text("utf-8"))
+        finally:
+            watch.terminate()
+            watch.wait()
+    assert "app/users/service.py → tests/users\n" in log.read_text("utf-8")
+    assert (checkout / "build/watch/my-api/app/users/service.py").read_text("utf-8") == saved

@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import editorconfig
+import pytest
 
 from hooks.answers import DEPENDENCIES
 from tests.bakery import PROJECT, ROOT, run
@@ -104,6 +105,20 @@ def test_every_file_is_as_its_editorconfig_says(template: Path) -> None:
             assert path.suffix == ".md" or not first_indent or first_indent[0] == indent, path
             assert text.endswith("\n"), path
             assert not re.search(r"[ \t\r]$", text, re.MULTILINE), path
+
+
+@pytest.mark.parametrize("folder", [ROOT, PROJECT], ids=["template", "project"])
+def test_make_help_lists_every_target(folder: Path) -> None:
+    makefile = (folder / "Makefile").read_text("utf-8")
+    targets = re.findall(r"^([a-z]+):", makefile, re.MULTILINE)
+    assert [line.split()[0] for line in run(["make", "help"], folder).splitlines()] == targets
+    assert f".PHONY: {' '.join(targets)}\n" in makefile
+
+
+def test_the_projects_readme_lists_every_target(bake: Bake) -> None:
+    project = bake()
+    listed = re.findall(r"^\| `make ([a-z]+)", (project / "README.md").read_text("utf-8"), re.MULTILINE)
+    assert ["help", *listed] == re.findall(r"^([a-z]+):", (project / "Makefile").read_text("utf-8"), re.MULTILINE)
 
 
 def test_two_bakes_differ_in_their_env_only(bake: Bake) -> None:

@@ -21,15 +21,13 @@ UNWRITABLE = {"Cc", "Cs", "Zl", "Zp"}  # control characters, halves of surrogate
 # dependency, and uv refuses to resolve that or leaves the dependency out.
 DEPENDENCIES = frozenset(
     """
-    aiosqlite alembic annotated-doc annotated-types anyio ast-serialize async-timeout certifi charset-normalizer
-    click colorama coverage deprecated execnet fastapi graphql-core greenlet h11 harfile httpcore httptools
-    httpx hypothesis hypothesis-graphql idna iniconfig jsonschema-rs librt limits mako markdown-it-py markupsafe
-    mdurl mypy mypy-extensions opentelemetry-api opentelemetry-sdk opentelemetry-semantic-conventions
-    packaging pathspec pluggy prometheus-client psycopg
-    psycopg-binary pydantic pydantic-core pydantic-settings pygments pyrate-limiter pytest pytest-asyncio
-    pytest-cov pytest-xdist python-dotenv pyyaml redis requests rich ruff schemathesis shellingham
-    sortedcontainers sqlalchemy sqlmodel starlette time-machine typer typing-extensions typing-inspection tzdata
-    urllib3 uv uvicorn uvloop watchfiles websockets werkzeug wrapt
+    aiosqlite alembic annotated-doc annotated-types anyio ast-serialize async-timeout certifi click colorama
+    coverage deprecated execnet fastapi fastapi-cli greenlet h11 httpcore httptools httpx idna iniconfig librt
+    limits mako markdown-it-py markupsafe mdurl mypy mypy-extensions opentelemetry-api opentelemetry-sdk
+    opentelemetry-semantic-conventions packaging pathspec pluggy prometheus-client psycopg psycopg-binary pydantic
+    pydantic-core pydantic-settings pygments pytest pytest-asyncio pytest-cov pytest-xdist python-dotenv pyyaml
+    redis rich rich-toolkit ruff shellingham sqlalchemy sqlmodel starlette time-machine typer typing-extensions
+    typing-inspection tzdata uv uvicorn uvloop watchfiles websockets wrapt
     """.split()  # noqa: SIM905 - as a list, ruff would give every name a line of its own
 )
 

@@ -13,6 +13,7 @@ FILES = {
     ("deployment", "compose"): [*IMAGE, "Caddyfile", "compose.yaml"],
     ("deployment", "kubernetes"): [
         *IMAGE,
+        "kubernetes/README.md",
         "kubernetes/autoscaler.yaml",
         "kubernetes/deployment.yaml",
         "kubernetes/disruption-budget.yaml",

@@ -1,35 +1,57 @@
+"""The application. Start it with `make run` or `fastapi dev`."""
+
+if __name__ == "__main__":  # run as a file, for example by an editor: the imports would fail
+    raise SystemExit("Start the app with `fastapi dev` in the project's folder.")
+
 import gc
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from functools import partial
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import ModuleType
+from typing import Any
 
 from fastapi import FastAPI
-from fastapi.dependencies.models import Dependant
-from fastapi.routing import iter_route_contexts
 from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from app import health, metrics
-from app.api_keys.dependencies import RequiresKey, authenticate
-from app.api_keys.request import MalformedKeyMiddleware, keys_in_query
+from app import metrics, usage
 from app.api_keys.router import router as api_keys_router
-from app.api_keys.verifier import Verifier
-from app.database import Database
-from app.errors import add_error_handlers
-from app.logging import RequestMiddleware, configure_logging
-from app.openapi import Api
-from app.rate_limit import RateLimiter
+from app.audit.router import router as audit_router
+from app.auth.credentials import keys_in_query
+from app.auth.dependencies import check_routes, describe_security
+from app.auth.rate_limit import RateLimiter
+from app.auth.verifier import Verifier
+from app.core import health, middleware
+from app.core.database import Database
+from app.core.errors import add_error_handlers
+from app.core.logging import configure_logging
+from app.core.openapi import describe_errors
 from app.settings import PYPROJECT, Settings, get_settings
-from app.usage.recorder import UsageRecorder
-from app.usage.router import router as usage_router
 from app.users.router import router as users_router
 
 logger = logging.getLogger(__name__)
 
+# If any other route needs no API key, the app does not start.
+PUBLIC = {"/health/live", "/health/ready", "/docs", "/openapi.json"}
+
+FEATURES: tuple[ModuleType, ...] = (
+    # Delete one with docs/delete-a-feature.md.
+    usage,
+    metrics,
+)
+
+
+class Api(FastAPI):
+    def openapi(self) -> dict[str, Any]:  # Any: a JSON document
+        if not self.openapi_schema:
+            document = super().openapi()
+            describe_security(document, self)
+            describe_errors(document)
+        return self.openapi_schema or {}
+
 
 def create_app(settings: Settings | None = None, database: Database | None = None) -> Api:
-    """The application; without arguments as the environment describes it, for `uvicorn --factory`."""
+    """By default, the environment and `.env` supply the settings."""
     settings = settings or get_settings()
     configure_logging(settings)
 
@@ -41,72 +63,62 @@ def create_app(settings: Settings | None = None, database: Database | None = Non
         docs_url="/docs" if settings.docs_are_public else None,
         openapi_url="/openapi.json" if settings.docs_are_public else None,
         redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
         generate_unique_id_function=lambda route: route.name,
         redirect_slashes=False,
-        # OpenTelemetry, where it is switched on (docs/operations.md), would put the whole query into each span.
+        # OpenTelemetry would put the query, and a key in it, into each span.
         telemetry={"exclude": lambda scope: bool(keys_in_query(scope))},
     )
-    add_parts(app, settings, database or Database(settings.database_url))
+    add_error_handlers(app, realm=PYPROJECT["project"]["name"])
+    app.state.settings = settings
+    app.state.database = database or Database(settings.database_url)
+    app.state.verifier = Verifier(settings, app.state.database)
+    app.state.rate_limiter = RateLimiter(settings)
+    app.state.lifespan = [app.state.verifier.cache.running, app.state.rate_limiter.running]
+    app.state.after_request = [middleware.log_request]
+    app.state.after_commit = [app.state.verifier.cache.mark_changed]
 
+    app.include_router(health.router)
     app.include_router(users_router)
     app.include_router(api_keys_router)
-    app.include_router(usage_router)
-    app.include_router(health.router)
-    if settings.metrics_enabled:
-        app.include_router(metrics.router)
-    refuse_unguarded_routes(app)
-
-    # The last one added is the first to see a request.
-    app.add_middleware(
-        MalformedKeyMiddleware,
-        verifier=app.state.verifier,
-        locations=settings.api_key_locations,
-        handlers=app.exception_handlers,
-    )
-    if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"]
-        )
-    if settings.trusted_proxies:
-        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)
-    app.add_middleware(RequestMiddleware)
-    add_error_handlers(app, realm=PYPROJECT["project"]["name"])
+    app.include_router(audit_router)
+    for feature in FEATURES:
+        feature.install(app, settings)
+    check_routes(app, PUBLIC)
+    add_middleware(app, settings)
     return app
 
 
-def add_parts(app: FastAPI, settings: Settings, database: Database) -> None:
-    """What outlives a request, and what the requests find in `app.state`."""
-    app.state.settings = settings
-    app.state.database = database
-    app.state.verifier = Verifier(settings, database)
-    app.state.rate_limiter = RateLimiter(settings)
-    app.state.authenticate = partial(
-        authenticate, settings.api_key_locations, app.state.verifier, app.state.rate_limiter
-    )
-    app.state.usage = UsageRecorder(settings, database)
-    app.state.metrics = metrics.Metrics(database, app.state.usage) if settings.metrics_enabled else None
+def add_middleware(app: FastAPI, settings: Settings) -> None:
+    """The middleware that is added last runs first."""
+    app.add_middleware(middleware.BodyLimitMiddleware, max_bytes=settings.request_body_limit)
+    app.add_middleware(middleware.TimeoutMiddleware, seconds=settings.request_timeout_seconds)
+    app.add_middleware(middleware.RequestMiddleware)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+        )
+    if settings.trusted_proxies:
+        proxies = [str(network) for network in settings.trusted_proxies]
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=proxies)
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    if missing := await health.what_is_missing(app.state.database):
-        logger.error("not ready: %s", missing)
-    # What is there now stays, and what a request makes is nearly all gone after it: to look for garbage after every 700
-    # objects, as Python does by default, takes a tenth of each request.
+    check_routes(app, PUBLIC)  # again, for routes that were added to the finished app
+    if problem := await health.find_problem(app.state.database):
+        logger.error("not ready: %s", problem)
+    # Requests create little cyclic garbage, and searching for it takes a tenth of their CPU.
     gc.freeze()
     gc.set_threshold(50_000)
-    async with app.state.usage.running(), app.state.verifier.cache.running():
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(app.state.database.dispose)
+        for hook in app.state.lifespan:
+            await stack.enter_async_context(hook())
         yield
-    await app.state.rate_limiter.close()
-    await app.state.database.dispose()
 
 
-def refuse_unguarded_routes(app: FastAPI) -> None:
-    """Stop the start when a route under /v1 asks for no key: a forgotten guard is found here, not by a stranger."""
-    for route in iter_route_contexts(app.routes):
-        if route.path and route.path.startswith("/v1") and not _asks_for_key(route.dependant):
-            raise RuntimeError(f"{route.path} asks for no key: give {route.name} a CurrentCaller or requires(Scope.…)")
-
-
-def _asks_for_key(dependant: Dependant) -> bool:
-    return isinstance(dependant.call, RequiresKey) or any(map(_asks_for_key, dependant.dependencies))
+app = create_app()

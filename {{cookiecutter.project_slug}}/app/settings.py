@@ -1,6 +1,7 @@
+"""The settings that several parts of the app share. Each feature keeps its own beside its code."""
+
 import tomllib
 from functools import cache
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
@@ -8,120 +9,134 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    IPvAnyNetwork,
     SecretStr,
     ValidationError,
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from app.core.types import RateLimit
+
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
-DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg", "sqlite": "sqlite+aiosqlite"}
-SHORTEST_PEPPER = 32  # characters; token_urlsafe(32) makes 43
-DIFFERENT_CHARACTERS = 10  # fewer is no random secret, but somebody's "xxxxxxxx…"
+DRIVERS = {
+    "postgres": "postgresql+psycopg",
+    "postgresql": "postgresql+psycopg",
+    "sqlite": "sqlite+aiosqlite",
+}
+MIN_PEPPER_BYTES = 32  # token_urlsafe(32) makes 43
+MIN_DISTINCT_CHARACTERS = 10  # fewer means "xxxxxxxx…", not a random secret
+
+T = TypeVar("T")
+Location = Literal["bearer", "header", "query"]
 
 
 def _with_driver(value: str) -> str:
     try:
         url = make_url(value)
-    except ArgumentError:
-        raise ValueError("is no database URL") from None
+    except (ArgumentError, ValueError):  # the message of a ValueError contains the password
+        message = 'must be a URL; percent-encode "@", ":" and "/" in the password'
+        raise ValueError(message) from None
     url = url.set(drivername=DRIVERS.get(url.drivername, url.drivername))
     if url.drivername not in DRIVERS.values():
-        raise ValueError("must begin with sqlite:// or postgresql://")
+        raise ValueError("must start with sqlite:// or postgresql://")
     return url.render_as_string(hide_password=False)
 
 
 def _split(value: object) -> object:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    if value is None:
+        return []
+    if not isinstance(value, str):
+        return value
+    return [part.strip() for part in value.split(",") if part.strip()]
 
 
-def _read_peppers(value: object) -> object:
+def _parse_peppers(value: object) -> object:
     if not isinstance(value, str):
         return value
     peppers: dict[int, str] = {}
     for entry in value.split(","):
-        pepper_id, separator, secret = entry.strip().partition(":")
-        if not separator or not pepper_id.isascii() or not pepper_id.isdigit() or int(pepper_id) in peppers:
-            raise ValueError("must read id:secret,id:secret with ids that are different numbers")
+        pepper_id, _, secret = entry.strip().partition(":")
+        if not (pepper_id.isascii() and pepper_id.isdigit()) or int(pepper_id) in peppers:
+            raise ValueError("must be id:secret,id:secret with unique numeric ids")
         peppers[int(pepper_id)] = secret
     return peppers
 
 
-def _refuse_weak(peppers: dict[int, SecretStr]) -> dict[int, SecretStr]:
+def _check_peppers(peppers: dict[int, SecretStr]) -> dict[int, SecretStr]:
     if not peppers:
-        raise ValueError("holds no pepper")
+        raise ValueError("must contain at least one pepper")
     for pepper_id, pepper in peppers.items():
         secret = pepper.get_secret_value()
         if not 0 <= pepper_id < 2**31:
-            raise ValueError("has an id over 2147483647")
-        if len(secret.encode()) < SHORTEST_PEPPER:
-            raise ValueError(f"has a secret (id {pepper_id}) shorter than {SHORTEST_PEPPER} characters")
-        if len(set(secret)) < DIFFERENT_CHARACTERS or "change" in secret.lower() or "<" in secret:
-            raise ValueError(f"has a secret (id {pepper_id}) that is a sample, not random")
+            raise ValueError("ids must be less than 2147483648")
+        if len(secret.encode()) < MIN_PEPPER_BYTES:
+            raise ValueError(f"pepper {pepper_id} is shorter than {MIN_PEPPER_BYTES} bytes")
+        looks_like_a_sample = "change" in secret.lower() or "<" in secret
+        if looks_like_a_sample or len(set(secret)) < MIN_DISTINCT_CHARACTERS:
+            raise ValueError(f"pepper {pepper_id} looks like a placeholder; generate a random one")
     return peppers
 
 
-def _check_networks(networks: list[str]) -> list[str]:
-    for network in networks:
-        ip_network(network)
-    return networks
-
-
-T = TypeVar("T")
 CommaSeparated = Annotated[list[T], NoDecode, BeforeValidator(_split)]
-Peppers = Annotated[dict[int, SecretStr], NoDecode, BeforeValidator(_read_peppers), AfterValidator(_refuse_weak)]
-# `600/minute`: so many in every such window.
-RateLimit = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}/(second|minute|hour|day)$")]
-Location = Literal["bearer", "header", "query"]
+Peppers = Annotated[
+    dict[int, SecretStr], NoDecode, BeforeValidator(_parse_peppers), AfterValidator(_check_peppers)
+]
 
 
-class Settings(BaseSettings):
-    """What differs between environments, as `.env.example` explains; an environment variable wins over `.env`."""
+class EnvSettings(BaseSettings):
+    """Reads environment variables, then `.env`. An empty value means none."""
 
-    # hide_input_in_errors: pydantic would print a wrong pepper in the message about it.
-    model_config = SettingsConfigDict(env_file=ROOT / ".env", extra="ignore", frozen=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_file=ROOT / ".env",
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,  # an error message would contain the invalid pepper or password
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _empty_means_none(cls, value: object) -> object:
+        return None if value == "" else value
+
+
+class Settings(EnvSettings):
+    """`.env.example` explains each setting."""
 
     project_name: str = PYPROJECT["tool"]["app"]["project_name"]
     environment: Literal["development", "test", "production"] = "development"
     database_url: Annotated[str, AfterValidator(_with_driver), Field(repr=False)]
-    api_key_prefix: str = Field(PYPROJECT["tool"]["app"]["api_key_prefix"], pattern=r"^[a-z][a-z0-9]{1,9}$")
+    api_key_prefix: str = Field(
+        default=PYPROJECT["tool"]["app"]["api_key_prefix"], pattern=r"^[a-z][a-z0-9]{1,9}$"
+    )
     api_key_peppers: Peppers
-    api_key_expire_days: int = Field(15, ge=1, le=36_500)
-    api_key_max_expire_days: int | None = Field(None, ge=1, le=36_500)
-    api_key_max_per_user: int = Field(100, ge=1)
+    api_key_expire_days: int = Field(default=15, ge=1, le=36_500)
+    api_key_max_expire_days: int | None = Field(default=None, ge=1, le=36_500)
+    api_key_max_per_user: int = Field(default=100, ge=1)
     api_key_locations: Annotated[CommaSeparated[Location], Field(min_length=1)] = ["bearer"]
-    api_key_cache: bool = True
+    api_key_cache_seconds: float = Field(default=10, ge=0, le=10)
     rate_limit: RateLimit | None = "600/minute"
     failed_auth_limit: RateLimit | None = "60/minute"
     rate_limit_fail_open: bool = False
     redis_url: Annotated[str | None, Field(repr=False)] = None
-    request_timeout_seconds: float = Field(10, gt=0, le=3600)
-    usage_flush_seconds: float = Field(5, gt=0, le=3600)
-    usage_retention_days: int = Field(90, ge=1, le=36_500)
-    trusted_proxies: Annotated[CommaSeparated[str], AfterValidator(_check_networks)] = []
+    request_body_limit: int = Field(default=65_536, ge=1)
+    request_timeout_seconds: float = Field(default=10, gt=0, le=3600)
+    trusted_proxies: CommaSeparated[IPvAnyNetwork] = []
     cors_origins: CommaSeparated[str] = []
     docs_enabled: bool | None = None
-    metrics_enabled: bool = False
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    @field_validator(
-        "api_key_max_expire_days", "docs_enabled", "rate_limit", "failed_auth_limit", "redis_url", mode="before"
-    )
-    @classmethod
-    def _empty_is_unset(cls, value: object) -> object:
-        return None if value == "" else value
-
     @model_validator(mode="after")
     def _default_within_maximum(self) -> Self:
-        if self.api_key_max_expire_days and self.api_key_expire_days > self.api_key_max_expire_days:
-            raise ValueError("API_KEY_EXPIRE_DAYS is more than API_KEY_MAX_EXPIRE_DAYS")
+        maximum = self.api_key_max_expire_days
+        if maximum and self.api_key_expire_days > maximum:
+            raise ValueError("API_KEY_EXPIRE_DAYS must not exceed API_KEY_MAX_EXPIRE_DAYS")
         return self
 
     @property
@@ -130,24 +145,29 @@ class Settings(BaseSettings):
 
     @property
     def docs_are_public(self) -> bool:
-        return self.environment != "production" if self.docs_enabled is None else self.docs_enabled
+        if self.docs_enabled is None:
+            return self.environment != "production"
+        return self.docs_enabled
 
 
-def _sentence(error: ErrorDetails) -> str:
-    variable = "".join(str(part).upper() for part in error["loc"][:1])
-    if error["type"] == "missing":
-        return f"{variable} is missing: set it in the environment or in .env (.env.example says what it means)."
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{variable} {message}.".lstrip() if error["type"] == "value_error" else f"{variable}: {message}."
+SettingsT = TypeVar("SettingsT", bound=EnvSettings)
+
+
+def load_settings(kind: type[SettingsT]) -> SettingsT:
+    """Exits with one sentence per invalid variable, because a traceback would hide the reason."""
+    try:
+        return kind()
+    except ValidationError as error:
+        sentences = []
+        for one in error.errors():
+            variable = "".join(str(part).upper() for part in one["loc"][:1])
+            message = one["msg"].removeprefix("Value error, ")
+            if one["type"] == "missing" or one["input"] is None:
+                message = "set it in the environment or in .env; .env.example explains it"
+            sentences.append(f"{variable}: {message}.".removeprefix(": "))
+        raise SystemExit("\n".join(sentences)) from None
 
 
 @cache
 def get_settings() -> Settings:
-    """The settings of this process, read once.
-
-    Raises SystemExit with a sentence for each wrong variable, because a stack trace would hide it.
-    """
-    try:
-        return Settings()
-    except ValidationError as error:
-        raise SystemExit("\n".join(map(_sentence, error.errors()))) from None
+    return load_settings(Settings)

@@ -1,28 +1,33 @@
 import asyncio
 import logging
+from contextlib import suppress
+from importlib import import_module
 from typing import Literal
 
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import DATETIME, Connection, text
-from sqlmodel import AutoString, SQLModel
+from sqlalchemy.exc import OperationalError
+from sqlmodel import AutoString, SQLModel, UTCDateTime
 
-import app.main  # noqa: F401 - imports every model that the app has, so that none is missing from the metadata
-from app.database import UtcDateTime, create_engine
-from app.settings import get_settings
+from app.core.database import create_engine
+from app.settings import ROOT, get_settings
 
-logging.basicConfig(format="%(message)s")  # does nothing where the app has set up logging already
+for file in sorted(ROOT.glob("app/*/models.py")):
+    import_module(f"app.{file.parent.name}.models")
+
+logging.basicConfig(format="%(message)s")  # no effect where the app has configured logging
 logging.getLogger("alembic.runtime.migration").setLevel(logging.INFO)
 
-LOCK = 7266130457  # any number, but the same for ever: migrations on one PostgreSQL server and database queue for it
+LOCK = 7266130457  # any constant: migrations of one PostgreSQL database wait for each other
 
 
 def render_item(kind: str, item: object, _: AutogenContext) -> str | Literal[False]:
-    """Write our own and SQLModel's types as what they are in the database, so that migrations outlive the code."""
+    """Write SQLModel's types as those of the database, so that migrations outlive the code."""
     if isinstance(item, AutoString):
         return f"sa.String(length={item.length})"
-    # DATETIME is what SQLite says of it; PostgreSQL knows no such type.
-    return "sa.DateTime(timezone=True)" if isinstance(item, UtcDateTime | DATETIME) else False
+    # DATETIME is SQLite's name. PostgreSQL has no such type.
+    return "sa.DateTime(timezone=True)" if isinstance(item, UTCDateTime | DATETIME) else False
 
 
 def migrate(connection: Connection) -> None:
@@ -35,21 +40,42 @@ def migrate(connection: Connection) -> None:
         transactional_ddl=True,
     )
     with context.begin_transaction():
-        # Several instances may start, and migrate, at once. On SQLite, BEGIN IMMEDIATE is the lock.
+        # Several instances may migrate at the same time. On SQLite, BEGIN IMMEDIATE is the lock.
         if not on_sqlite:
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
         context.run_migrations()
         if on_sqlite and connection.exec_driver_sql("PRAGMA foreign_key_check").first():
-            raise RuntimeError("The migration would leave rows that point nowhere, so it was undone.")
+            raise RuntimeError("The migration was undone: rows would refer to missing rows.")
 
 
 async def migrate_database() -> None:
-    engine = create_engine(
-        context.config.attributes.get("database_url") or get_settings().database_url, for_migrations=True
-    )
+    url = context.config.attributes.get("database_url") or get_settings().database_url
+    await use_write_ahead_log(url)
+    engine = create_engine(url, for_migrations=True)
     try:
         async with engine.connect() as connection:
             await connection.run_sync(migrate)
+    finally:
+        await engine.dispose()
+
+
+async def use_write_ahead_log(url: str) -> None:
+    """Switch a SQLite file to a write-ahead log, permanently: readers then never wait for writers.
+
+    While another connection writes, that fails at once, whatever the timeout. BEGIN IMMEDIATE
+    waits for it.
+    """
+    engine = create_engine(url, for_lookups=True)
+    try:
+        if engine.dialect.name == "sqlite":
+            async with engine.connect() as connection:
+                for _ in range(10):
+                    with suppress(OperationalError):
+                        await connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+                        return
+                    await connection.exec_driver_sql("BEGIN IMMEDIATE")
+                    await connection.exec_driver_sql("ROLLBACK")
+                await connection.exec_driver_sql("PRAGMA journal_mode = WAL")
     finally:
         await engine.dispose()
 

@@ -1,22 +1,21 @@
-"""The suite runs on a migrated database of its own: SQLite, or PostgreSQL where TEST_DATABASE_URL names a server.
+"""The tests run on a migrated SQLite database, or on the PostgreSQL server in TEST_DATABASE_URL.
 
-Each test works inside a transaction that is rolled back. The database of DATABASE_URL is never opened: neither the
-environment's settings nor those of .env are read here.
+Each test works inside a transaction that is rolled back.
 """
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import uuid4
 
 import pytest
 from alembic import command
 from alembic.config import Config
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
 from pydantic import SecretStr
-from sqlalchemy import Row, Select, create_engine, text
+from sqlalchemy import Executable, Row, create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -24,22 +23,19 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from app.api_keys import service as api_keys
 from app.api_keys.models import UserApiKey
 from app.api_keys.schemas import ApiKeyCreate
-from app.api_keys.verifier import Caller
-from app.database import AnyColumns, Database
-from app.logging import configure_logging
-from app.main import add_parts, create_app
-from app.scopes import Scope
+from app.auth.caller import Caller
+from app.auth.dependencies import get_caller
+from app.auth.scopes import Scope
+from app.core.database import Database
+from app.core.logging import configure_logging
+from app.main import create_app
 from app.settings import ROOT, Settings
 from app.users import service as users
 from app.users.models import User
 from app.users.schemas import UserCreate
+from tests import PEPPER
 
 TEST_DATABASE_URL = os.environ.get("TEST_DATABASE_URL")
-PEPPER = "gZ0b-3m1Qe7xU9fWc5sKt8yRj2vHnL4aPdXo6iTuEMk"
-
-for variable in Settings.model_fields:
-    os.environ.pop(variable.upper(), None)
-Settings.model_config["env_file"] = None
 
 
 class MakeDatabase(Protocol):
@@ -57,7 +53,9 @@ def make_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeData
         else:
             names.append(f"test_{uuid4().hex}")
             _on_server(f"CREATE DATABASE {names[-1]}")
-            server = make_url(TEST_DATABASE_URL).set(drivername="postgresql+psycopg", database=names[-1])
+            server = make_url(TEST_DATABASE_URL).set(
+                drivername="postgresql+psycopg", database=names[-1]
+            )
             url = server.render_as_string(hide_password=False)
         if migrated:
             command.upgrade(alembic_config(url), "head")
@@ -99,22 +97,23 @@ class RollbackDatabase(Database):
 
     def __init__(self, connection: AsyncConnection) -> None:
         self.only_connection = connection
-        self.engine = self._look_ups = connection.engine
+        self.engine = connection.engine
 
     @asynccontextmanager
     async def session(self, *, read_only: bool = False) -> AsyncIterator[AsyncSession]:
         async with AsyncSession(
-            self.only_connection, join_transaction_mode="create_savepoint", expire_on_commit=False
+            self.only_connection,
+            join_transaction_mode="create_savepoint",
+            expire_on_commit=False,
+            close_resets_only=False,
         ) as session:
             yield session
             await session.commit()
 
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[AsyncConnection]:
-        yield self.only_connection
-
-    async def look_up(self, query: Select[*AnyColumns], parameters: Mapping[str, object]) -> Row[*AnyColumns] | None:
-        return (await self.only_connection.execute(query, parameters)).first()
+    async def fetch_all(
+        self, query: Executable, parameters: Mapping[str, object] | None = None
+    ) -> Sequence[Row[*tuple[Any, ...]]]:  # Any: as in Database
+        return (await self.only_connection.execute(query, parameters)).all()
 
     async def dispose(self) -> None:
         pass
@@ -129,12 +128,13 @@ async def database(real_database: Database) -> AsyncIterator[Database]:
 
 
 def make_settings(**changes: object) -> Settings:
-    """The settings of a test: good ones, but for what it changes."""
+    """Valid settings, with the changes that a test makes."""
     good = {
         "environment": "test",
         "database_url": "sqlite://",
         "api_key_prefix": "acme",
         "api_key_peppers": {1: SecretStr(PEPPER)},
+        "api_key_cache_seconds": 0,  # it reads the database while a test uses its only connection
         "request_timeout_seconds": 60,  # a busy machine is no reason to fail
     }
     return Settings.model_validate(good | changes)
@@ -149,11 +149,11 @@ def settings(request: pytest.FixtureRequest) -> Settings:
     return make_settings(**request.param) if hasattr(request, "param") else USUAL_SETTINGS
 
 
-LONGEST = {"test_server", "test_schemathesis", "test_migrations", "test_stateful"}
+LONGEST = {"test_concurrency", "test_migrations", "test_server"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first: no worker shall be left with one of them while the others have nothing to do."""
+    """The longest first, so that no worker has one left when the others are done."""
     items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
@@ -163,23 +163,9 @@ def log_as_set(settings: Settings) -> None:
     configure_logging(settings)
 
 
-APPS: dict[str, FastAPI] = {}
-
-
 @pytest.fixture
-def app(settings: Settings, database: Database) -> Iterator[FastAPI]:
-    """Made once for the same settings, because that takes longer than most tests; given new parts for each of them.
-
-    The routes that a test adds are taken away again.
-    """
-    name = str(settings.model_dump())
-    app = APPS[name] = APPS.get(name) or create_app(settings, database)
-    add_parts(app, settings, database)
-    routes = [*app.router.routes]
-    yield app
-    if app.router.routes != routes:
-        app.router.routes[:] = routes
-        app.openapi_schema = None
+def app(settings: Settings, database: Database) -> FastAPI:
+    return create_app(settings, database)
 
 
 @pytest.fixture
@@ -205,14 +191,17 @@ class AsUser(Protocol):
 
 @pytest.fixture
 async def as_user(app: FastAPI, settings: Settings, database: Database) -> AsyncIterator[AsUser]:
-    """`await as_user(scopes=[…])`: a client with a key of a new user; by default it may do all that the user may."""
+    """`await as_user(scopes=[…])`: a client with a new user's key, by default with all scopes."""
     clients: list[KeyClient] = []
 
-    async def make(*, scopes: list[Scope] | None = None, admin: bool = False, user: User | None = None) -> KeyClient:
+    async def make(
+        *, scopes: list[Scope] | None = None, admin: bool = False, user: User | None = None
+    ) -> KeyClient:
         if scopes is None:
             scopes = [scope for scope in Scope if admin or scope is not Scope.ADMIN]
         async with database.session() as session:
-            owner = user or await users.create(session, UserCreate(email=f"{uuid4().hex}@example.com", is_admin=admin))
+            new_user = UserCreate(email=f"{uuid4().hex}@example.com", is_admin=admin)
+            owner = user or await users.create(session, new_user, actor=None)
             new = ApiKeyCreate(name="a key", scopes=scopes, user_id=owner.id)
             key, api_key = await api_keys.create(session, settings, new, actor=None)
         headers = {"Authorization": f"Bearer {api_key}"}
@@ -228,13 +217,10 @@ async def as_user(app: FastAPI, settings: Settings, database: Database) -> Async
 
 @pytest.fixture
 async def no_auth(app: FastAPI, client: AsyncClient, as_user: AsUser) -> AsyncClient:
-    """A client without a key whose requests are let in all the same, as those of an admin with every scope."""
+    """A client without a key, whose requests are those of an admin with every scope."""
     admin = await as_user(admin=True)
-
-    async def let_in(_: Request) -> Caller:
-        return Caller(admin.key.id, admin.user.id, frozenset(Scope))
-
-    app.state.authenticate = let_in
+    caller = Caller(admin.key.id, admin.user.id, frozenset(Scope))
+    app.dependency_overrides[get_caller] = lambda: caller
     return client
 
 
@@ -244,7 +230,7 @@ class ChangeKey(Protocol):
 
 @pytest.fixture
 def change_key(database: Database) -> ChangeKey:
-    """Changes a key's row behind the app's back."""
+    """Changes a row without the app: no event, no hook."""
 
     async def change(key: UserApiKey, **changes: object) -> None:
         async with database.session() as session:

@@ -1,21 +1,35 @@
-"""What happens at once, on connections of its own each, and is committed."""
+"""Concurrent requests, on separate connections whose transactions are committed."""
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from types import ModuleType
+from uuid import UUID
 
 import pytest
-from fastapi import FastAPI
 from httpx import Response
-from sqlmodel import col, delete, func, select
+from sqlmodel import delete, func, select
 
+from app.api_keys import service as api_keys
 from app.api_keys.models import UserApiKey
-from app.database import Database
+from app.audit.models import AuditEvent
+from app.core.database import Database
+from app.users import service as users
 from app.users.models import User
-from tests.conftest import AsUser, MakeDatabase
+from tests.conftest import AsUser, KeyClient, MakeDatabase
 
 KEYS = "/v1/api-keys"
-ROUNDS = 5
+ME = "/v1/users/me"
+ROUNDS = 3
+
+REMOVALS = {
+    "revoke": ("DELETE", "/v1/api-keys/{key_id}", None),
+    "revoke all": ("DELETE", "/v1/users/{user_id}/api-keys", None),
+    "disable": ("PATCH", "/v1/api-keys/{key_id}", {"enabled": False}),
+    "demote": ("PATCH", "/v1/users/{user_id}", {"is_admin": False}),
+    "deactivate": ("PATCH", "/v1/users/{user_id}", {"is_active": False}),
+    "delete": ("DELETE", "/v1/users/{user_id}", None),
+}
 
 
 @pytest.fixture(scope="module")
@@ -25,90 +39,190 @@ def committed_url(make_database: MakeDatabase) -> str:
 
 @pytest.fixture
 async def database(committed_url: str) -> AsyncIterator[Database]:
-    """Instead of the one that rolls back: one with a pool of connections, like the app's own."""
+    """Replaces the database that rolls back, which has only one connection."""
     database = Database(committed_url)
     yield database
     await database.dispose()
 
 
-async def at_once(*requests: Coroutine[None, None, Response]) -> Counter[int]:
+async def statuses(*requests: Coroutine[None, None, Response]) -> Counter[int]:
     return Counter(response.status_code for response in await asyncio.gather(*requests))
 
 
-async def test_two_rotations_at_once_make_one_key(as_user: AsUser, database: Database) -> None:
+class Gate:
+    """Holds the first call of a function back after it has returned."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> None:
+        original = getattr(module, name)
+        self.reached, self.opened = asyncio.Event(), asyncio.Event()
+
+        async def held(*args: object, **kwargs: object) -> object:
+            result = await original(*args, **kwargs)
+            if not self.reached.is_set():
+                self.reached.set()
+                await asyncio.wait_for(self.opened.wait(), 4)
+            return result
+
+        monkeypatch.setattr(module, name, held)
+
+    async def statuses(self, *requests: Coroutine[None, None, Response]) -> list[int]:
+        """Of two requests: the second one starts while the first one is held, and must wait."""
+        first = asyncio.create_task(requests[0])
+        await asyncio.wait_for(self.reached.wait(), 4)
+        second = asyncio.create_task(requests[1])
+        await asyncio.wait({second}, timeout=0.3)
+        assert not second.done()
+        self.opened.set()
+        return [(await one).status_code for one in (first, second)]
+
+
+async def events_of(caller: KeyClient, database: Database) -> set[UUID]:
+    async with database.session(read_only=True) as session:
+        events = select(AuditEvent.id).where(AuditEvent.actor_key_id == caller.key.id)
+        return {*(await session.exec(events))}
+
+
+def admin_writes(
+    caller: KeyClient, targets: Sequence[KeyClient]
+) -> Iterator[Coroutine[None, None, Response]]:
+    """Requests that only an admin may make, because the targets are other users."""
+    for number, target in enumerate(targets):
+        path = f"{KEYS}/{target.key.id}"
+        yield caller.post(KEYS, json={"name": "new", "scopes": ["admin"]})
+        yield caller.post(f"{path}/renew")
+        yield caller.post(f"{path}/rotate", json={"overlap_seconds": 60})
+        yield caller.patch(path, json={"name": f"{number}"})
+        rights = {"is_admin": True, "is_active": True, "last_name": f"{number}"}
+        yield caller.patch(f"/v1/users/{caller.user.id}", json=rights)
+
+
+@pytest.mark.parametrize(("method", "path", "body"), REMOVALS.values(), ids=REMOVALS)
+async def test_no_write_in_flight_takes_effect_after_the_caller_lost_its_rights(
+    as_user: AsUser, database: Database, method: str, path: str, body: dict[str, bool] | None
+) -> None:
+    admin = await as_user(admin=True)
+    for _ in range(ROUNDS):
+        caller = await as_user(admin=True)
+        targets = [await as_user() for _ in range(4)]
+        url = path.format(key_id=caller.key.id, user_id=caller.user.id)
+
+        async def remove_rights(caller: KeyClient, url: str) -> set[UUID]:
+            response = await admin.request(method, url, json=body)
+            assert response.is_success
+            return await events_of(caller, database)
+
+        before, responses = await asyncio.gather(
+            remove_rights(caller, url), statuses(*admin_writes(caller, targets))
+        )
+        assert await events_of(caller, database) == before
+        assert responses.keys() <= {200, 201, 401, 403, 404, 409}
+        assert (await caller.get("/v1/users")).status_code in {401, 403}
+
+
+async def test_two_admins_who_create_keys_for_each_other_do_not_deadlock(as_user: AsUser) -> None:
+    for _ in range(ROUNDS):
+        ada, bob = [await as_user(admin=True) for _ in range(2)]
+        creates = [
+            caller.post(KEYS, json={"name": "new", "scopes": [], "user_id": f"{owner.user.id}"})
+            for caller, owner in [(ada, bob), (bob, ada)] * 8
+        ]
+        assert await statuses(*creates) == {201: 16}
+
+
+async def test_two_concurrent_rotations_create_one_key(as_user: AsUser, database: Database) -> None:
     for _ in range(ROUNDS):
         me = await as_user()
-        rotate = {"overlap_seconds": 60}
-        answers = await at_once(*(me.post(f"{KEYS}/current/rotate", json=rotate) for _ in range(4)))
-        assert answers == {201: 1, 409: 3}
+        overlap = {"overlap_seconds": 60}
+        rotations = [me.post(f"{KEYS}/current/rotate", json=overlap) for _ in range(4)]
+        assert await statuses(*rotations) == {201: 1, 409: 3}
         async with database.session(read_only=True) as session:
             count = select(func.count()).where(UserApiKey.user_id == me.user.id)
             assert (await session.exec(count)).one() == 2
 
 
 @pytest.mark.parametrize("settings", [{"api_key_max_per_user": 5}], indirect=True)
-async def test_creates_at_once_never_pass_the_limit(as_user: AsUser) -> None:
+async def test_concurrent_requests_never_exceed_the_maximum_number_of_keys(
+    as_user: AsUser,
+) -> None:
     me = await as_user()
-    new = {"name": "x", "scopes": []}
-    assert await at_once(*(me.post(KEYS, json=new) for _ in range(20))) == {201: 4, 409: 16}
+    creates = [me.post(KEYS, json={"name": "new", "scopes": []}) for _ in range(20)]
+    overlap = {"overlap_seconds": 60}
+    rotation = me.post(f"{KEYS}/current/rotate", json=overlap)
+    assert await statuses(*creates, rotation) == {201: 4, 409: 17}
 
 
-async def test_a_revoked_key_stays_revoked_whatever_is_written_at_the_same_time(app: FastAPI, as_user: AsUser) -> None:
+async def test_a_revoked_key_stays_revoked_despite_concurrent_writes(as_user: AsUser) -> None:
     admin = await as_user(admin=True)
     for _ in range(ROUNDS):
         me = await as_user()
         path = f"{KEYS}/{me.key.id}"
-        for _ in range(3):
-            await me.get("/v1/users/me")
-        _, *answers = await asyncio.gather(
-            app.state.usage.flush(),
+        revocation, *writes = await asyncio.gather(
             admin.delete(path),
             admin.patch(path, json={"enabled": True}),
-            admin.post(f"{path}/renew", json={}),
+            admin.post(f"{path}/renew"),
             admin.post(f"{path}/rotate", json={"overlap_seconds": 60}),
         )
-        assert answers[0].status_code == 204
-        assert {answer.status_code for answer in answers[1:]} <= {200, 201, 409}
-        assert (await me.get("/v1/users/me")).json()["code"] == "api_key_revoked"
+        assert revocation.status_code == 204
+        assert {one.status_code for one in writes} <= {200, 201, 409}
+        assert (await me.get(ME)).json()["code"] == "api_key_revoked"
 
 
-async def test_the_last_admin_survives_two_demotions_at_once(as_user: AsUser, database: Database) -> None:
-    changes = [{"is_admin": False}, {"is_active": False}]
-    for _ in range(ROUNDS):
-        async with database.session() as session:
-            await session.exec(delete(User))
-        admins = [await as_user(admin=True) for _ in range(2)]
-        one, other = (admin.user.id for admin in admins)
-        # Each demotes the other: whoever comes second has no right to any more, or is the last one.
-        answers = await at_once(
-            admins[0].patch(f"/v1/users/{other}", json=changes[0]),
-            admins[1].patch(f"/v1/users/{one}", json=changes[1]),
-        )
-        assert answers[200] == 1
-        async with database.session(read_only=True) as session:
-            left = select(func.count()).where(col(User.is_admin), col(User.is_active))
-            assert (await session.exec(left)).one() == 1
+async def test_a_removal_waits_for_writes_whose_caller_has_been_confirmed(
+    as_user: AsUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin, caller, other = await as_user(admin=True), await as_user(admin=True), await as_user()
+    gate = Gate(monkeypatch, api_keys, "confirm_caller")
+    write = caller.patch(f"{KEYS}/{other.key.id}", json={"name": "new"})
+    removal = admin.patch(f"/v1/users/{caller.user.id}", json={"is_active": False})
+    assert await gate.statuses(write, removal) == [200, 200]
 
 
-async def test_two_users_never_share_an_email_in_any_case(as_user: AsUser) -> None:
+async def test_a_write_locks_the_owner_before_the_key(
+    as_user: AsUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin, me = await as_user(admin=True), await as_user()
+    gate = Gate(monkeypatch, api_keys, "confirm_caller")
+    revocation = admin.delete(f"/v1/users/{me.user.id}/api-keys")
+    assert await gate.statuses(revocation, me.post(f"{KEYS}/current/rotate")) == [200, 401]
+
+
+@pytest.mark.parametrize("themselves", [False, True])
+async def test_two_admins_who_demote_each_other_leave_one_admin(
+    as_user: AsUser, database: Database, monkeypatch: pytest.MonkeyPatch, *, themselves: bool
+) -> None:
+    async with database.session() as session:
+        await session.exec(delete(User))
+    ada, bob = await as_user(admin=True), await as_user(admin=True)
+    gate = Gate(monkeypatch, users, "get")
+    paths = [f"/v1/users/{admin.user.id}" for admin in (ada, bob)]
+    of_ada, of_bob = paths if themselves else reversed(paths)
+    demotions = (
+        ada.patch(of_ada, json={"is_admin": False}),
+        bob.patch(of_bob, json={"is_active": False}),
+    )
+    assert await gate.statuses(*demotions) == [200, 409 if themselves else 403]
+
+
+async def test_concurrent_requests_cannot_create_two_users_with_one_email(
+    as_user: AsUser,
+) -> None:
     admin = await as_user(admin=True)
     emails = ["Same@example.com", "same@EXAMPLE.com"] * 5
-    answers = await at_once(*(admin.post("/v1/users", json={"email": email}) for email in emails))
-    assert answers == {201: 1, 409: 9}
+    creates = [admin.post("/v1/users", json={"email": email}) for email in emails]
+    assert await statuses(*creates) == {201: 1, 409: 9}
 
 
 async def test_more_requests_than_connections_wait_for_each_other(as_user: AsUser) -> None:
     me = await as_user()
-    assert await at_once(*(me.get("/v1/users/me") for _ in range(100))) == {200: 100}
+    assert await statuses(*(me.get(ME) for _ in range(100))) == {200: 100}
 
 
-async def test_a_user_is_deleted_while_their_keys_are_used(app: FastAPI, as_user: AsUser) -> None:
+async def test_a_user_can_be_deleted_while_their_keys_are_used(as_user: AsUser) -> None:
     admin = await as_user(admin=True)
     for _ in range(ROUNDS):
         me = await as_user()
         deletion = admin.delete(f"/v1/users/{me.user.id}")
-        answers = await at_once(*(me.get("/v1/users/me") for _ in range(10)), deletion)
-        assert answers[204] == 1
-        assert answers.keys() <= {200, 204, 401}
-        await app.state.usage.flush()
-        assert (await me.get("/v1/users/me")).json()["code"] == "api_key_invalid"
+        found = await statuses(*(me.get(ME) for _ in range(10)), deletion)
+        assert found[204] == 1
+        assert found.keys() <= {200, 204, 401}
+        assert (await me.get(ME)).json()["code"] == "api_key_invalid"

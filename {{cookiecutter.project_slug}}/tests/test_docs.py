@@ -1,38 +1,58 @@
-"""AGENTS.md and the pages of docs/ name the tests that prove what they say: here it is seen that these are there."""
+"""AGENTS.md and docs/ name the tests that prove their statements."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-from app.settings import ROOT, Settings
+from app.settings import ROOT, EnvSettings
 
 TEST = re.compile(r"\[`([\w/.]+)::(\w+)`\]")
 PAGES = [ROOT / "AGENTS.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_every_test_that_a_page_names_is_there(page: Path) -> None:
+def test_every_test_that_a_page_names_exists(page: Path) -> None:
     for file, name in TEST.findall(page.read_text("utf-8")):
         found = [path for path in (ROOT / "tests").rglob(Path(file).name) if path.match(file)]
         assert any(f"def {name}(" in path.read_text("utf-8") for path in found), f"{file}::{name}"
 
 
-def test_every_promise_about_security_names_its_test() -> None:
-    text = (ROOT / "docs" / "security.md").read_text("utf-8").partition("## What is not promised")[0]
-    promises = re.split(r"\n(?=- |\d\. |\n)", text)
-    unproved = [promise for promise in promises if re.match(r"- ", promise) and not TEST.search(promise)]
-    assert unproved == []
+def test_every_security_guarantee_names_its_test() -> None:
+    text = (ROOT / "docs" / "security.md").read_text("utf-8")
+    guarantees = re.split(r"\n(?=- |\d\. |\n)", text.partition("## What is not promised")[0])
+    unproven = [one for one in guarantees if one.startswith("- ") and not TEST.search(one)]
+    assert unproven == []
 
 
 @pytest.mark.parametrize(
-    ("text", "files"), [("commit()", {"database.py"}), ("HTTPException", {"errors.py", "logging.py"})]
+    ("text", "files"),
+    [
+        ("commit()", {"core/database.py"}),
+        ("HTTPException", {"core/errors.py", "core/middleware.py"}),
+    ],
 )
-def test_what_is_done_in_few_places_only(text: str, files: set[str]) -> None:
+def test_only_core_commits_and_raises_framework_errors(text: str, files: set[str]) -> None:
     app = ROOT / "app"
-    assert {str(path.relative_to(app)) for path in app.rglob("*.py") if text in path.read_text("utf-8")} == files
+    found = {path for path in app.rglob("*.py") if text in path.read_text("utf-8")}
+    assert {path.relative_to(app).as_posix() for path in found} == files
 
 
-def test_every_setting_is_in_env_example() -> None:
-    documented = set(re.findall(r"^(?:# )?([A-Z_]+)=", (ROOT / ".env.example").read_text("utf-8"), re.MULTILINE))
-    assert documented == {name.upper() for name in Settings.model_fields} - {"PROJECT_NAME"}
+def test_env_example_lists_every_setting_and_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    example = (ROOT / ".env.example").read_text("utf-8")
+    lines = re.findall(r"^(# )?([A-Z_]+)=(.*)$", example, re.MULTILINE)
+    kinds = [kind for kind in all_kinds(EnvSettings) if kind.__module__.startswith("app.")]
+    fields = {name.upper(): kind for kind in kinds for name in kind.model_fields}
+    assert {variable for _, variable, _ in lines} == fields.keys() - {"PROJECT_NAME"}
+
+    required = {one for one in fields if fields[one].model_fields[one.lower()].is_required()}
+    assert {variable for mark, variable, _ in lines if not mark} == required
+    defaults = {kind: kind() for kind in kinds}
+    for mark, variable, value in lines:
+        if mark:
+            monkeypatch.setenv(variable, value)
+    assert {kind: kind() for kind in kinds} == defaults
+
+
+def all_kinds(kind: type[EnvSettings]) -> list[type[EnvSettings]]:
+    return [one for child in kind.__subclasses__() for one in (child, *all_kinds(child))]

@@ -1,24 +1,27 @@
-import asyncio
+import sqlite3
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from alembic import command
+from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, inspect, text
+from sqlalchemy import Engine, MetaData, Table, create_engine, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlmodel import SQLModel
 
-from app.api_keys import service as api_keys
-from app.api_keys.schemas import ApiKeyCreate
-from app.database import Database
 from app.settings import ROOT
-from app.usage.models import ApiKeyUsage
-from app.users import service as users
-from app.users.schemas import UserCreate
-from tests.conftest import PEPPER, MakeDatabase, alembic_config, make_settings
+from tests import PEPPER
+from tests.conftest import MakeDatabase, alembic_config
 
-# Changes a parent table in the way that SQLite can only do by copying and dropping it.
+# Changes a parent table in a way that SQLite can only do by copying and dropping it.
 ANOTHER_REVISION = """
 import sqlalchemy as sa
 from alembic import op
@@ -27,7 +30,7 @@ revision, down_revision = "another", "{head}"
 
 def upgrade():
     with op.batch_alter_table("users") as users:
-        users.add_column(sa.Column("nickname", sa.String(10), nullable=False, server_default="none"))
+        users.add_column(sa.Column("nickname", sa.String(9), nullable=False, server_default="none"))
         users.alter_column("first_name", type_=sa.String(200))
 
 def downgrade():
@@ -36,7 +39,7 @@ def downgrade():
         users.drop_column("nickname")
 """
 
-BREAKS = """
+BROKEN = """
 def upgrade():
     op.execute(sa.delete(sa.table("users")))
 """
@@ -48,112 +51,141 @@ def url(make_database: MakeDatabase) -> str:
 
 
 def engine_of(url: str) -> Engine:
-    """A synchronous engine that knows nothing of the app's."""
-    return create_engine(make_url(url).set(drivername=url.partition(":")[0].replace("+aiosqlite", "")))
+    """A synchronous engine, without the app's configuration."""
+    return create_engine(make_url(url.replace("+aiosqlite", "")))
 
 
-def schema(url: str) -> dict[str, tuple[object, ...]]:
+def schema_of(url: str) -> list[str]:
     engine = engine_of(url)
-    inspector = inspect(engine)
-    found: dict[str, tuple[object, ...]] = {
-        table: (
-            {column["name"]: {**column, "type": str(column["type"])} for column in inspector.get_columns(table)},
-            inspector.get_indexes(table),
-            inspector.get_foreign_keys(table),
-            inspector.get_unique_constraints(table),
-            inspector.get_pk_constraint(table),
-        )
-        for table in inspector.get_table_names()
-        if table != "alembic_version"
-    }
+    metadata = MetaData()
+    metadata.reflect(engine)
     engine.dispose()
-    return found
+    tables = [table for table in metadata.tables.values() if table.name != "alembic_version"]
+    created = [str(CreateTable(table).compile(engine)) for table in tables]
+    created += [
+        str(CreateIndex(index).compile(engine)) for table in tables for index in table.indexes
+    ]
+    return sorted(line for statement in created for line in statement.splitlines())
 
 
-def rows(url: str) -> dict[str, list[dict[str, object]]]:
+def rows_of(url: str) -> dict[str, list[tuple[object, ...]]]:
     engine = engine_of(url)
+    rows = {}
     with engine.connect() as connection:
-        found = {
-            table: [dict(row) for row in connection.execute(text(f"SELECT * FROM {table} ORDER BY 1")).mappings()]  # noqa: S608
-            for table in inspect(engine).get_table_names()
-            if table != "alembic_version"
-        }
+        for table in SQLModel.metadata.tables:
+            rows[table] = [(*row,) for row in connection.execute(text(f"SELECT * FROM {table}"))]  # noqa: S608 - no input
     engine.dispose()
-    return found
+    return rows
+
+
+def sample_row(table: Table) -> dict[str, object]:
+    """Columns of the same type have the same value, so foreign keys match."""
+    samples: dict[type, object] = {bool: True, bytes: b"", int: 1, str: "x", UUID: UUID(int=1)}
+    samples |= {datetime: datetime(2030, 1, 1, tzinfo=UTC), object: {}}  # object: JSON
+    types = {column.name: getattr(column.type, "impl", column.type) for column in table.columns}
+    return {name: samples[types[name].python_type] for name in types}
 
 
 def fill(url: str) -> None:
-    """Bring the database to head, with rows in every table."""
+    """Migrate to head, and add a row to every table."""
     command.upgrade(alembic_config(url), "head")
-
-    async def add_rows() -> None:
-        database = Database(url)
-        async with database.session() as session:
-            user = await users.create(session, UserCreate(email="ada@example.com"))
-            new = ApiKeyCreate(name="laptop", scopes=[], user_id=user.id)
-            key, _ = await api_keys.create(session, make_settings(), new, actor=None)
-            session.add(ApiKeyUsage(key_id=key.id, start=key.created_at, requests=3))
-        await database.dispose()
-
-    asyncio.run(add_rows())
+    engine = engine_of(url)
+    with engine.begin() as connection:
+        for table in SQLModel.metadata.sorted_tables:
+            connection.execute(table.insert().values(sample_row(table)))
+    engine.dispose()
 
 
-def test_the_migrations_say_what_the_models_say(database_url: str) -> None:
+def add_revision(url: str, folder: Path, source: str) -> Config:
+    config = alembic_config(url)
+    head = ScriptDirectory.from_config(config).get_current_head()
+    (folder / "another.py").write_text(source.replace("{head}", str(head)))
+    config.set_main_option("version_locations", f"{ROOT / 'migrations' / 'versions'}:{folder}")
+    return config
+
+
+def test_the_migrations_match_the_models(database_url: str) -> None:
     command.check(alembic_config(database_url))
 
 
-def test_every_migration_goes_up_down_and_up_again(url: str) -> None:
+def test_every_migration_can_be_undone_and_repeated(url: str) -> None:
     config = alembic_config(url)
     for script in reversed([*ScriptDirectory.from_config(config).walk_revisions()]):
-        before = schema(url)
+        before = schema_of(url)
         command.upgrade(config, script.revision)
-        after = schema(url)
+        after = schema_of(url)
+        assert after != before
         command.downgrade(config, "-1")
-        assert schema(url) == before
+        assert schema_of(url) == before
         command.upgrade(config, script.revision)
-        assert schema(url) == after
+        assert schema_of(url) == after
 
 
-def test_rows_outlive_a_change_of_the_table_that_they_belong_to(url: str, tmp_path: Path) -> None:
-    config = alembic_config(url)
+def test_a_change_of_a_table_keeps_the_rows_that_refer_to_it(url: str, tmp_path: Path) -> None:
     fill(url)
-    before = rows(url)
+    before = rows_of(url)
     assert all(before.values())
-    head = ScriptDirectory.from_config(config).get_current_head()
-    (tmp_path / "another.py").write_text(ANOTHER_REVISION.format(head=head))
-    config.set_main_option("version_locations", f"{ROOT / 'migrations' / 'versions'}:{tmp_path}")
+    config = add_revision(url, tmp_path, ANOTHER_REVISION)
     command.upgrade(config, "another")
-    assert [{**row, "nickname": "none"} for row in before["users"]] == rows(url)["users"]
-    assert rows(url) | {"users": []} == before | {"users": []}
+    users = [(*row, "none") for row in before["users"]]
+    assert rows_of(url) == before | {"users": users}
     command.downgrade(config, "-1")
-    assert rows(url) == before
+    assert rows_of(url) == before
 
 
-def test_a_migration_that_leaves_rows_that_point_nowhere_is_undone(url: str, tmp_path: Path) -> None:
-    config = alembic_config(url)
+def test_a_migration_that_would_leave_references_to_missing_rows_is_undone(
+    url: str, tmp_path: Path
+) -> None:
     fill(url)
-    before = rows(url)
-    head = ScriptDirectory.from_config(config).get_current_head()
-    broken = ANOTHER_REVISION.format(head=head) + BREAKS
-    (tmp_path / "another.py").write_text(broken)
-    config.set_main_option("version_locations", f"{ROOT / 'migrations' / 'versions'}:{tmp_path}")
+    before = rows_of(url)
+    config = add_revision(url, tmp_path, ANOTHER_REVISION + BROKEN)
     if url.startswith("sqlite"):
-        with pytest.raises(RuntimeError, match="point nowhere"):
+        with pytest.raises(RuntimeError, match="rows would refer to missing rows"):
             command.upgrade(config, "another")
-        assert rows(url) == before
-    else:
+        assert rows_of(url) == before
+    else:  # PostgreSQL checks foreign keys itself, and deletes the keys of a deleted user
         command.upgrade(config, "another")
-        assert not rows(url)["user_api_keys"]  # PostgreSQL looks after its foreign keys itself: it cascades
+        assert rows_of(url)["user_api_keys"] == []
 
 
-def test_two_instances_may_migrate_at_once(url: str) -> None:
-    environment = {"DATABASE_URL": url, "API_KEY_PEPPERS": f"1:{PEPPER}", "API_KEY_PREFIX": "acme"}
+def test_two_instances_can_migrate_at_the_same_time(url: str) -> None:
+    environment = {"DATABASE_URL": url, "API_KEY_PEPPERS": f"1:{PEPPER}"}
+    arguments = [sys.executable, "-m", "alembic", "upgrade", "head"]
     instances = [
-        subprocess.Popen(
-            [sys.executable, "-m", "alembic", "upgrade", "head"], cwd=ROOT, env=environment, stderr=subprocess.PIPE
-        )
+        subprocess.Popen(arguments, cwd=ROOT, env=environment, stderr=subprocess.PIPE)
         for _ in range(2)
     ]
-    outputs = [(instance.communicate()[1], instance.returncode) for instance in instances]
-    assert [code for _, code in outputs] == [0, 0], outputs
+    errors = [instance.communicate(timeout=60)[1] for instance in instances]
+    assert [instance.returncode for instance in instances] == [0, 0], errors
     command.check(alembic_config(url))
+
+
+def test_migrating_switches_sqlite_to_a_write_ahead_log_although_another_process_writes(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "new.db"
+    config = alembic_config(f"sqlite+aiosqlite:///{file}")
+    with ThreadPoolExecutor() as pool, closing(sqlite3.connect(file)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        migration = pool.submit(command.upgrade, config, "head")
+        time.sleep(0.5)
+        assert not migration.done()
+        other.rollback()
+        migration.result(timeout=30)
+        assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_the_clock_of_the_database_sets_created_at_of_audit_events(url: str) -> None:
+    command.upgrade(alembic_config(url), "head")
+    table = SQLModel.metadata.tables["audit_events"]
+    values = sample_row(table)
+    del values["created_at"]
+    engine = engine_of(url)
+    with engine.begin() as connection:  # in one transaction, but not at the same time
+        for number in (1, 2):
+            connection.execute(table.insert().values(values | {"id": UUID(int=number)}))
+            time.sleep(0.01)
+        first, second = connection.execute(table.select().order_by(table.c.id)).mappings()
+    engine.dispose()
+    assert first["created_at"] < second["created_at"]
+    assert abs(datetime.now(UTC) - first["created_at"]) < timedelta(minutes=1)

@@ -1,120 +1,139 @@
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
 
-from app.api_keys import service
-from app.api_keys.dependencies import CurrentCaller, SettingsDep, owned_key, requires
-from app.api_keys.models import ApiKeyEvent, UserApiKey
-from app.api_keys.schemas import (
-    ApiKeyCreate,
-    ApiKeyCreated,
-    ApiKeyQuery,
-    ApiKeyRead,
-    ApiKeyRenew,
-    ApiKeyRotate,
-    ApiKeyRotated,
-    ApiKeyUpdate,
-    EventRead,
-    PreviousKey,
-)
-from app.api_keys.verifier import Caller
-from app.database import SessionDep
-from app.openapi import headers
-from app.pagination import Page, PageQuery, Rows
-from app.scopes import Scope
+from app.api_keys import schemas, service
+from app.api_keys.dependencies import SettingsDep, locked_key, owned_key
+from app.api_keys.models import UserApiKey
+from app.api_keys.service import LockedKey
+from app.audit import service as audit
+from app.audit.models import AuditEvent
+from app.audit.schemas import AuditEventRead
+from app.auth.caller import Caller
+from app.auth.dependencies import requires
+from app.auth.scopes import Scope
+from app.core.database import SessionDep
+from app.core.pagination import Page, PageQuery, Rows
 
-router = APIRouter(prefix="/v1/api-keys", tags=["api keys"])
+router = APIRouter(prefix="/v1", tags=["api keys"])
 
-Readable = Annotated[UserApiKey, owned_key(Scope.API_KEYS_READ)]
-ReadableOrCurrent = Annotated[UserApiKey, owned_key(Scope.API_KEYS_READ, current_is_free=True)]
-Writable = Annotated[UserApiKey, owned_key(Scope.API_KEYS_WRITE)]
-WritableOrCurrent = Annotated[UserApiKey, owned_key(Scope.API_KEYS_WRITE, current_is_free=True)]
-
-SHOWN_ONCE = {"headers": headers("Location", "Cache-Control")}
+Writable = Annotated[LockedKey, locked_key(Scope.API_KEYS_WRITE)]
+WritableOrCurrent = Annotated[LockedKey, locked_key(Scope.API_KEYS_WRITE, free_for_current=True)]
 
 
-@router.post("", status_code=201, responses={201: SHOWN_ONCE, 409: {"description": "The user has keys enough."}})
+@router.post("/api-keys", status_code=201)
 async def create_api_key(
-    new: ApiKeyCreate,
+    new: schemas.ApiKeyCreate,
     caller: Annotated[Caller, requires(Scope.API_KEYS_WRITE)],
     session: SessionDep,
     settings: SettingsDep,
     response: Response,
-) -> ApiKeyCreated:
-    """Make a key. It is in this response and nowhere else."""
+) -> schemas.ApiKeyCreated:
+    """Create an API key
+
+    This is the only response that contains the key.
+    """
     key, text = await service.create(session, settings, new, caller)
-    _shown_once(response, key)
-    return ApiKeyCreated.of(key, api_key=text)
+    response.headers["Location"] = f"/v1/api-keys/{key.id}"
+    return schemas.ApiKeyCreated.of(key, text)
 
 
-@router.get("", response_model=Page[ApiKeyRead])
+@router.get("/api-keys", response_model=Page[schemas.ApiKeyRead])
 async def list_api_keys(
     caller: Annotated[Caller, requires(Scope.API_KEYS_READ)],
     session: SessionDep,
-    query: Annotated[ApiKeyQuery, Query()],
+    query: Annotated[schemas.ApiKeyQuery, Query()],
 ) -> Rows[UserApiKey]:
-    """List the caller's keys, newest first. An admin's list holds everybody's."""
-    return await service.page(session, caller, query)
+    """List API keys
+
+    Newest first. Admins see the keys of all users.
+    """
+    return await service.list_page(session, caller, query)
 
 
-@router.get("/{key_id}", response_model=ApiKeyRead)
-async def read_api_key(key: ReadableOrCurrent) -> UserApiKey:
-    """Read a key, without its secret. `current` needs no scope, any other `api_keys:read`."""
+@router.get("/api-keys/{key_id}", response_model=schemas.ApiKeyRead)
+async def read_api_key(
+    key: Annotated[UserApiKey, owned_key(Scope.API_KEYS_READ, free_for_current=True)],
+) -> UserApiKey:
+    """Get an API key
+
+    Requires `api_keys:read`, except for `current`.
+    """
     return key
 
 
-@router.patch("/{key_id}", response_model=ApiKeyRead, responses={409: {"description": "The key is revoked."}})
+@router.patch("/api-keys/{key_id}", response_model=schemas.ApiKeyRead)
 async def update_api_key(
-    changes: ApiKeyUpdate, key: Writable, caller: CurrentCaller, session: SessionDep
+    changes: schemas.ApiKeyUpdate, locked: Writable, session: SessionDep
 ) -> UserApiKey:
-    """Change a key, or switch it off and on. What is absent stays as it is."""
-    await service.change(session, key, changes, caller)
-    return key
+    """Update an API key
+
+    Absent fields stay unchanged.
+    """
+    return await service.update(session, locked, changes)
 
 
-@router.delete("/{key_id}", status_code=204)
-async def revoke_api_key(key: WritableOrCurrent, caller: CurrentCaller, session: SessionDep) -> None:
-    """Revoke a key for good. To do it again changes nothing. `current` needs no scope, any other `api_keys:write`."""
-    await service.revoke(session, key, caller)
+@router.delete("/api-keys/{key_id}", status_code=204)
+async def revoke_api_key(locked: WritableOrCurrent, session: SessionDep) -> None:
+    """Revoke an API key
+
+    Permanent and idempotent. Requires `api_keys:write`, except for `current`.
+    """
+    await service.revoke(session, locked)
 
 
-@router.post(
-    "/{key_id}/renew", response_model=ApiKeyRead, responses={409: {"description": "The key is revoked or rotated."}}
-)
+@router.post("/api-keys/{key_id}/renew", response_model=schemas.ApiKeyRead)
 async def renew_api_key(
-    wanted: ApiKeyRenew, key: Writable, caller: CurrentCaller, session: SessionDep, settings: SettingsDep
+    locked: Writable,
+    session: SessionDep,
+    settings: SettingsDep,
+    body: schemas.ApiKeyRenew | None = None,
 ) -> UserApiKey:
-    """Give a key a new end. An expired key works again; a revoked one never does."""
-    await service.renew(session, settings, key, wanted, caller)
-    return key
+    """Renew an API key
+
+    Reactivates an expired key, but never a revoked one.
+    """
+    return await service.renew(session, settings, locked, body or schemas.ApiKeyRenew())
 
 
-@router.post(
-    "/{key_id}/rotate",
-    status_code=201,
-    responses={201: SHOWN_ONCE, 409: {"description": "The key is revoked, disabled or rotated already."}},
-)
+@router.post("/api-keys/{key_id}/rotate", status_code=201)
 async def rotate_api_key(
-    wanted: ApiKeyRotate,
-    key: WritableOrCurrent,
-    caller: CurrentCaller,
+    locked: WritableOrCurrent,
     session: SessionDep,
     settings: SettingsDep,
     response: Response,
-) -> ApiKeyRotated:
-    """Replace a key by a new one. That has the same name, rights, limits and lifetime; the old one works on for the
-    overlap. `current` needs no scope, any other `api_keys:write`."""
-    successor, text = await service.rotate(session, settings, key, wanted.overlap_seconds, caller)
-    _shown_once(response, successor)
-    return ApiKeyRotated.of(successor, api_key=text, previous=PreviousKey.model_validate(key, from_attributes=True))
+    body: schemas.ApiKeyRotate | None = None,
+) -> schemas.ApiKeyRotated:
+    """Rotate an API key
 
-
-@router.get("/{key_id}/events", response_model=Page[EventRead])
-async def list_events(key: Readable, session: SessionDep, query: Annotated[PageQuery, Query()]) -> Rows[ApiKeyEvent]:
-    """List who did what to a key, newest first."""
-    return await service.events(session, key, query)
-
-
-def _shown_once(response: Response, key: UserApiKey) -> None:
+    Creates a key with the same name, scopes, limits and lifetime. The old key stays valid for the
+    overlap. Requires `api_keys:write`, except for `current`.
+    """
+    overlap_seconds = body.overlap_seconds if body else 0
+    key, text = await service.rotate(session, settings, locked, overlap_seconds)
     response.headers["Location"] = f"/v1/api-keys/{key.id}"
-    response.headers["Cache-Control"] = "no-store"
+    return schemas.ApiKeyRotated.of(
+        key, text, previous=schemas.PreviousKey.model_validate(locked.key)
+    )
+
+
+@router.get("/api-keys/{key_id}/events", response_model=Page[AuditEventRead])
+async def list_api_key_events(
+    key: Annotated[UserApiKey, owned_key(Scope.API_KEYS_READ)],
+    session: SessionDep,
+    query: Annotated[PageQuery, Query()],
+) -> Rows[AuditEvent]:
+    """List the audit events of an API key
+
+    Newest first.
+    """
+    return await audit.list_key_events(session, key.id, query)
+
+
+@router.delete("/users/{user_id}/api-keys", tags=["users"])
+async def revoke_api_keys(
+    user_id: UUID, caller: Annotated[Caller, requires(Scope.ADMIN)], session: SessionDep
+) -> schemas.RevokedKeys:
+    """Revoke all API keys of a user"""
+    return schemas.RevokedKeys(revoked=await service.revoke_all(session, user_id, caller))

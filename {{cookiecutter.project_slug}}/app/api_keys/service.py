@@ -1,97 +1,166 @@
-from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from math import ceil
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import ColumnElement
 from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from app.api_keys import format as key_format
-from app.api_keys.models import Action, ApiKeyEvent, Status, UserApiKey
+from app.api_keys.models import Status, UserApiKey
 from app.api_keys.schemas import ApiKeyCreate, ApiKeyQuery, ApiKeyRenew, ApiKeyUpdate
-from app.api_keys.verifier import Caller
-from app.database import utc_now
-from app.errors import Conflict, InvalidInput, NotFound
-from app.pagination import PageQuery, Rows, paginate
-from app.scopes import Scope, effective
+from app.audit import service as audit
+from app.audit.models import Action
+from app.auth import key_format
+from app.auth.caller import Caller
+from app.auth.confirmation import confirm_caller
+from app.auth.scopes import Scope, effective_scopes
+from app.core.database import utc_now
+from app.core.errors import Conflict, InvalidInput, NotFound
+from app.core.pagination import Rows, paginate
 from app.settings import Settings
+from app.users import service as users
 from app.users.models import User
+from app.users.schemas import UserCreate
 
-# In all of these, the actor is who does it; None is the command line, which may do everything.
+# The actor is the caller. None stands for the command line, which may do everything.
+
+LATEST = datetime.max.replace(tzinfo=UTC)
+
+# A new key gets its own values for these. It inherits every other column.
+NOT_COPIED = {
+    "id",
+    "hint",
+    "digest",
+    "pepper_id",
+    "created_at",
+    "updated_at",
+    "lifetime_seconds",
+    "replaced_by",
+    "expires_at",
+    "last_used_at",
+    "revoked_at",
+}
+
+
+class NewKey(NamedTuple):
+    """A new key, and its text, which is not stored."""
+
+    key: UserApiKey
+    text: str
+
+
+class LockedKey(NamedTuple):
+    """A key that no other transaction can change, and an actor that was confirmed since."""
+
+    key: UserApiKey
+    actor: Caller | None
 
 
 async def create(
     session: AsyncSession, settings: Settings, new: ApiKeyCreate, actor: Caller | None
-) -> tuple[UserApiKey, str]:
-    """A new key and its text, which is nowhere else: what is not passed on now is lost."""
-    if actor and new.user_id not in {None, actor.user_id}:
+) -> NewKey:
+    owner_id = new.user_id
+    if owner_id is None:
+        if actor is None:
+            raise InvalidInput(("/body/user_id", "Field required"))
+        owner_id = actor.user_id
+    actor = await confirm_caller(session, actor, Scope.API_KEYS_WRITE, user_ids=[owner_id])
+    if actor and owner_id != actor.user_id:
         actor.require(Scope.ADMIN)
-    owner_id = new.user_id if actor is None else new.user_id or actor.user_id
-    owner = await _may_grant(session, actor, owner_id, set(new.scopes))
-    in_use = select(func.count()).where(
-        UserApiKey.user_id == owner.id, col(UserApiKey.revoked_at).is_(None), col(UserApiKey.replaced_by).is_(None)
-    )
-    if (await session.exec(in_use)).one() >= settings.api_key_max_per_user:
-        raise Conflict(f"The user has {settings.api_key_max_per_user} keys already; revoke one first.")
-    key = UserApiKey(**new.model_dump(exclude={"user_id", "expires_at"}), user_id=owner.id)
-    _set_expiry(key, new, settings)
-    return key, await _issue(session, settings, key, actor)
+    await _check_scopes(session, actor, owner_id, new.scopes)
+    now = utc_now()
+    await _check_number_of_keys(session, settings, owner_id, now)
+    fields = new.model_dump(exclude={"user_id", "expires_at"})
+    key = UserApiKey(**fields, user_id=owner_id, created_at=now, updated_at=now)
+    key.expires_at, key.lifetime_seconds = _wanted_expiry(new, settings, now)
+    return await _add(session, settings, key, actor)
 
 
-async def _may_grant(session: AsyncSession, actor: Caller | None, owner_id: UUID | None, scopes: set[Scope]) -> User:
-    """Nobody grants what they lack, and the key of one who is no admin never says so.
+async def create_first_admin(
+    session: AsyncSession, settings: Settings, email: str
+) -> NewKey | None:
+    """The key of a new admin. None if there is an admin already."""
+    if await users.has_admin(session):
+        return None
+    admin = await users.create(session, UserCreate(email=email, is_admin=True), None)
+    new = ApiKeyCreate(name="first key", scopes=[*Scope], user_id=admin.id)
+    return await create(session, settings, new, None)
 
-    Locks the owner: of what comes at once for one owner, each sees what the others did.
-    """
+
+async def _check_scopes(
+    session: AsyncSession, actor: Caller | None, owner_id: UUID, scopes: Iterable[str]
+) -> None:
+    """Callers cannot grant scopes that they lack, and only admins own keys with `admin`."""
     if actor:
-        actor.require(*sorted(scopes))
-    owner = (await session.exec(select(User).where(User.id == owner_id).with_for_update())).first()
+        actor.require(*scopes)
+    owner = await session.get(User, owner_id, populate_existing=True)
     if owner is None:
-        raise InvalidInput(("/body/user_id", "There is no such user."))
+        raise InvalidInput(("/body/user_id", "This user does not exist."))
     if Scope.ADMIN in scopes and not owner.is_admin:
-        raise InvalidInput(("/body/scopes", "The owner of the key would have to be an admin."))
-    return owner
+        raise InvalidInput(("/body/scopes", "Only admins can own a key with the scope admin."))
 
 
-async def _issue(session: AsyncSession, settings: Settings, key: UserApiKey, actor: Caller | None) -> str:
+async def _check_number_of_keys(
+    session: AsyncSession, settings: Settings, owner_id: UUID, now: datetime
+) -> None:
+    expires_at = col(UserApiKey.expires_at)
+    working = select(func.count()).where(
+        UserApiKey.user_id == owner_id,
+        col(UserApiKey.revoked_at).is_(None),
+        expires_at.is_(None) | (expires_at > now),
+    )
+    maximum = settings.api_key_max_per_user
+    if (await session.exec(working)).one() >= maximum:
+        raise Conflict(f"The user has {maximum} keys, which is the maximum. Revoke one first.")
+
+
+async def _add(
+    session: AsyncSession, settings: Settings, key: UserApiKey, actor: Caller | None
+) -> NewKey:
     key.id, text = key_format.generate(settings.api_key_prefix, settings.key_environment)
     key.hint = key_format.hint(text)
     key.pepper_id = max(settings.api_key_peppers)
-    key.digest = key_format.digest(settings.api_key_peppers[key.pepper_id].get_secret_value(), text)
+    pepper = settings.api_key_peppers[key.pepper_id].get_secret_value()
+    key.digest = key_format.digest(pepper, text)
     session.add(key)
     await session.flush()
-    _log(session, key.id, Action.CREATED, actor)
-    return text
+    audit.record(session, Action.API_KEY_CREATED, actor, user_id=key.user_id, key_id=key.id)
+    return NewKey(key, text)
 
 
-def _set_expiry(key: UserApiKey, wanted: ApiKeyCreate | ApiKeyRenew, settings: Settings) -> None:
-    """Absent from the body, it is the default; null means never, where that is allowed."""
-    now = utc_now()
-    longest = settings.api_key_max_expire_days
-    if "expires_at" not in wanted.model_fields_set:
-        key.expires_at = now + timedelta(days=settings.api_key_expire_days)
-    elif longest and (wanted.expires_at is None or wanted.expires_at > now + timedelta(days=longest)):
-        raise InvalidInput(("/body/expires_at", f"A key must end within {longest} days."))
-    elif wanted.expires_at and wanted.expires_at <= now:
-        raise InvalidInput(("/body/expires_at", "This is in the past."))
-    else:
-        key.expires_at = wanted.expires_at
-    key.lifetime_seconds = ceil((key.expires_at - now).total_seconds()) if key.expires_at else None
+def _wanted_expiry(
+    body: ApiKeyCreate | ApiKeyRenew, settings: Settings, now: datetime
+) -> tuple[datetime | None, int | None]:
+    """The expiry and the lifetime in seconds. Absent: the default. Null: never, where allowed."""
+    if "expires_at" not in body.model_fields_set:
+        lifetime = timedelta(days=settings.api_key_expire_days)
+        return now + lifetime, int(lifetime.total_seconds())
+    days = settings.api_key_max_expire_days
+    if days and (body.expires_at is None or body.expires_at > now + timedelta(days=days)):
+        raise InvalidInput(("/body/expires_at", f"A key must expire within {days} days."))
+    if body.expires_at is None:
+        return None, None
+    if body.expires_at <= now:
+        raise InvalidInput(("/body/expires_at", "Input should be in the future."))
+    return body.expires_at, ceil((body.expires_at - now).total_seconds())
 
 
-async def page(session: AsyncSession, caller: Caller, query: ApiKeyQuery) -> Rows[UserApiKey]:
+async def list_page(session: AsyncSession, caller: Caller, query: ApiKeyQuery) -> Rows[UserApiKey]:
     if query.user_id not in {None, caller.user_id}:
         caller.require(Scope.ADMIN)
-    statement = select(UserApiKey).where(*_visible_to(caller), *_wanted(query))
+    statement = select(UserApiKey).where(*_visible_to(caller), *_matching(query))
     return await paginate(session, statement, UserApiKey, query)
 
 
 def _visible_to(actor: Caller | None) -> list[ColumnElement[bool]]:
-    return [] if actor is None or actor.is_admin else [col(UserApiKey.user_id) == actor.user_id]
+    if actor is None or actor.is_admin:
+        return []
+    return [col(UserApiKey.user_id) == actor.user_id]
 
 
-def _wanted(query: ApiKeyQuery) -> Iterable[ColumnElement[bool]]:
+def _matching(query: ApiKeyQuery) -> Iterable[ColumnElement[bool]]:
     if query.status:
         yield Status.in_sql(utc_now()) == query.status
     if query.q:
@@ -99,102 +168,125 @@ def _wanted(query: ApiKeyQuery) -> Iterable[ColumnElement[bool]]:
     if query.expires_before:
         yield col(UserApiKey.expires_at) < query.expires_before
     if query.unused_since:
-        yield func.coalesce(col(UserApiKey.last_used_at), col(UserApiKey.created_at)) < query.unused_since
+        used_at = func.coalesce(col(UserApiKey.last_used_at), col(UserApiKey.created_at))
+        yield used_at < query.unused_since
     if query.user_id:
         yield col(UserApiKey.user_id) == query.user_id
 
 
-async def everyones(session: AsyncSession, owner_id: UUID | None) -> Sequence[UserApiKey]:
-    statement = select(UserApiKey).order_by(col(UserApiKey.created_at))
-    return (await session.exec(statement.where(UserApiKey.user_id == owner_id) if owner_id else statement)).all()
-
-
-async def get(session: AsyncSession, key_id: str, actor: Caller | None, *, lock: bool = False) -> UserApiKey:
+async def get(session: AsyncSession, key_id: str, actor: Caller | None) -> UserApiKey:
     statement = select(UserApiKey).where(UserApiKey.id == key_id, *_visible_to(actor))
-    key = (await session.exec(statement.with_for_update() if lock else statement)).first()
+    key = (await session.exec(statement)).first()
     if key is None:
         raise NotFound
     return key
 
 
-# What follows is given a key that `get` has locked: two that come at once come one after the other.
+async def lock(
+    session: AsyncSession, key_id: str, actor: Caller | None, *scopes: Scope
+) -> LockedKey:
+    """Lock the key and its owner, and confirm the actor, who must have the scopes."""
+    owner_id = (
+        await session.exec(select(UserApiKey.user_id).where(UserApiKey.id == key_id))
+    ).first()
+    user_ids = [] if owner_id is None else [owner_id]
+    actor = await confirm_caller(session, actor, *scopes, user_ids=user_ids)
+    visible = select(UserApiKey).where(UserApiKey.id == key_id, *_visible_to(actor))
+    statement = visible.with_for_update().execution_options(populate_existing=True)
+    key = (await session.exec(statement)).first()
+    if key is None:
+        raise NotFound
+    return LockedKey(key, actor)
 
 
-async def change(session: AsyncSession, key: UserApiKey, changes: ApiKeyUpdate, actor: Caller | None) -> None:
-    _refuse_if(key.revoked_at, "A revoked key cannot be changed.")
-    added = set(changes.scopes) - set(key.scopes)
-    if added:
-        await _may_grant(session, actor, key.user_id, added)
-    key.sqlmodel_update(changes.model_dump(exclude_unset=True))
-    _log(session, key.id, Action.UPDATED, actor)
+async def update(session: AsyncSession, locked: LockedKey, changes: ApiKeyUpdate) -> UserApiKey:
+    key, actor = locked
+    if key.revoked_at:
+        raise Conflict("A revoked key cannot be updated.")
+    if added := set(changes.scopes) - set(key.scopes):
+        await _check_scopes(session, actor, key.user_id, added)
+    changed = audit.apply(key, changes.model_dump(exclude_unset=True))
+    if changed:
+        _record(session, Action.API_KEY_UPDATED, locked, changed)
+        await session.flush()
+    return key
 
 
 async def renew(
-    session: AsyncSession, settings: Settings, key: UserApiKey, wanted: ApiKeyRenew, actor: Caller | None
-) -> None:
-    _refuse_if(key.revoked_at, "A revoked key cannot be renewed.")
-    _refuse_if(key.replaced_by, "This key has been rotated: its successor can be renewed.")
-    _set_expiry(key, wanted, settings)
-    _log(session, key.id, Action.RENEWED, actor)
+    session: AsyncSession, settings: Settings, locked: LockedKey, body: ApiKeyRenew
+) -> UserApiKey:
+    key = locked.key
+    if key.revoked_at:
+        raise Conflict("A revoked key cannot be renewed.")
+    if key.replaced_by:
+        raise Conflict("A rotated key cannot be renewed. Renew its successor.")
+    expires_at, key.lifetime_seconds = _wanted_expiry(body, settings, utc_now())
+    changed = audit.apply(key, {"expires_at": expires_at})
+    _record(session, Action.API_KEY_RENEWED, locked, changed)
+    await session.flush()
+    return key
 
 
 async def rotate(
-    session: AsyncSession, settings: Settings, key: UserApiKey, overlap_seconds: int, actor: Caller | None
-) -> tuple[UserApiKey, str]:
-    """A successor with the same rights, limits and lifetime, and its text; the key itself ends after the overlap."""
-    _refuse_if(key.revoked_at, "A revoked key cannot be rotated.")
-    _refuse_if(not key.enabled, "A disabled key cannot be rotated.")
-    _refuse_if(key.replaced_by, "This key has been rotated already.")
-    if actor and actor.key_id != key.id:
-        actor.require(*effective(key.scopes, owner_is_admin=True))  # the successor's text would be in their hands
+    session: AsyncSession, settings: Settings, locked: LockedKey, overlap_seconds: int
+) -> NewKey:
+    """A new key with the same rights and lifetime. The old one expires after the overlap."""
+    key, actor = locked
+    if key.revoked_at:
+        raise Conflict("A revoked key cannot be rotated.")
+    if not key.enabled:
+        raise Conflict("A disabled key cannot be rotated.")
+    if key.replaced_by:
+        raise Conflict("This key has already been rotated.")
+    if actor and actor.key_id != key.id:  # the caller gets the text of the new key
+        actor.require(*effective_scopes(key.scopes, owner_is_admin=True))
     now = utc_now()
-    lifetimes = [key.lifetime_seconds, settings.api_key_max_expire_days and settings.api_key_max_expire_days * 86_400]
-    lifetime = min((seconds for seconds in lifetimes if seconds), default=None)
-    copied = key.model_dump(include={"user_id", "name", "scopes", "rate_limit", "allowed_cidrs"})
-    expires_at = now + timedelta(seconds=lifetime) if lifetime else None
-    successor = UserApiKey(**copied, lifetime_seconds=lifetime, expires_at=expires_at)
-    text = await _issue(session, settings, successor, actor)
-    end = now + timedelta(seconds=overlap_seconds)
-    key.expires_at = min(key.expires_at or end, end)
-    key.replaced_by = successor.id
-    _log(session, key.id, Action.ROTATED, actor)
-    return successor, text
+    old_expiry = now + timedelta(seconds=overlap_seconds)
+    if key.expires_at:
+        old_expiry = min(key.expires_at, old_expiry)
+    changed = audit.apply(key, {"expires_at": old_expiry})
+    await _check_number_of_keys(session, settings, key.user_id, now)
+
+    copied = key.model_dump(exclude=NOT_COPIED)
+    successor = UserApiKey(**copied, created_at=now, updated_at=now)
+    max_days = settings.api_key_max_expire_days
+    lifetimes = (key.lifetime_seconds, max_days and max_days * 86_400)
+    successor.lifetime_seconds = min((one for one in lifetimes if one), default=None)
+    if successor.lifetime_seconds:
+        lifetime = timedelta(seconds=successor.lifetime_seconds)
+        successor.expires_at = now + min(lifetime, LATEST - now)
+    new = await _add(session, settings, successor, actor)
+    key.replaced_by = new.key.id
+    _record(session, Action.API_KEY_ROTATED, locked, changed)
+    return new
 
 
-async def revoke(session: AsyncSession, key: UserApiKey, actor: Caller | None) -> None:
-    """For good. To do it again changes nothing."""
-    if key.revoked_at is None:
-        key.revoked_at = utc_now()
-        _log(session, key.id, Action.REVOKED, actor)
+async def revoke(session: AsyncSession, locked: LockedKey) -> None:
+    """Permanent and idempotent."""
+    if locked.key.revoked_at is None:
+        locked.key.revoked_at = utc_now()
+        _record(session, Action.API_KEY_REVOKED, locked)
 
 
-async def revoke_all(session: AsyncSession, user_id: UUID, actor: Caller | None) -> int:
-    unrevoked = select(UserApiKey).where(UserApiKey.user_id == user_id, col(UserApiKey.revoked_at).is_(None))
-    keys = (await session.exec(unrevoked.order_by(col(UserApiKey.id)).with_for_update())).all()
+async def revoke_all(session: AsyncSession, user_id: UUID, actor: Caller) -> int:
+    confirmed = await confirm_caller(session, actor, Scope.ADMIN, user_ids=[user_id])
+    if await session.get(User, user_id) is None:
+        raise NotFound
+    unrevoked = select(UserApiKey).where(
+        UserApiKey.user_id == user_id, col(UserApiKey.revoked_at).is_(None)
+    )
+    statement = unrevoked.order_by(col(UserApiKey.id)).with_for_update()
+    keys = (await session.exec(statement.execution_options(populate_existing=True))).all()
     for key in keys:
-        await revoke(session, key, actor)
+        await revoke(session, LockedKey(key, confirmed))
     return len(keys)
 
 
-async def events(session: AsyncSession, key: UserApiKey, query: PageQuery) -> Rows[ApiKeyEvent]:
-    return await paginate(session, select(ApiKeyEvent).where(ApiKeyEvent.key_id == key.id), ApiKeyEvent, query)
-
-
-async def count_by_pepper(session: AsyncSession) -> dict[int, int]:
-    """How many keys that are not revoked each pepper has signed."""
-    pepper_id = col(UserApiKey.pepper_id)
-    unrevoked = select(pepper_id, func.count()).where(col(UserApiKey.revoked_at).is_(None))
-    return dict((await session.exec(unrevoked.group_by(pepper_id))).all())
-
-
-def _refuse_if(reason: object, detail: str) -> None:
-    if reason:
-        raise Conflict(detail)
-
-
-def _log(session: AsyncSession, key_id: str, action: Action, actor: Caller | None) -> None:
-    """In the transaction of the deed: there is never one without the other."""
-    event = ApiKeyEvent(key_id=key_id, action=action)
-    if actor:
-        event.actor_user_id, event.actor_key_id = actor.user_id, actor.key_id
-    session.add(event)
+def _record(
+    session: AsyncSession,
+    action: Action,
+    locked: LockedKey,
+    changes: audit.Changes | None = None,
+) -> None:
+    key, actor = locked
+    audit.record(session, action, actor, user_id=key.user_id, key_id=key.id, changes=changes)

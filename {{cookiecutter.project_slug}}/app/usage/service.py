@@ -1,6 +1,6 @@
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 from sqlalchemy import bindparam, delete, or_, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -8,86 +8,96 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from app.api_keys.models import UserApiKey
-from app.errors import InvalidInput
+from app.core.errors import InvalidInput
 from app.usage.models import ApiKeyUsage
-from app.usage.schemas import Bucket, UsageQuery, UsageRead
+from app.usage.schemas import UsageBucket, UsageQuery, UsageRead
 
-if TYPE_CHECKING:
-    from app.usage.recorder import Counter
-
-MOST_BUCKETS = 1000
-CHUNK = 1000  # rows in one statement; SQLite takes 32 766 parameters, PostgreSQL 65 535
+MAX_BUCKETS = 1000
+CHUNK = 1000  # rows per statement
 
 
-async def add(session: AsyncSession, counters: Mapping[tuple[str, int], "Counter"]) -> None:
-    """Add to the hours, and move last_used_at forward; counts of keys that were deleted meanwhile are dropped."""
-    # In one order everywhere, or two instances would wait for each other's rows for ever.
-    key_ids = sorted({key_id for key_id, _ in counters})
-    for first in range(0, len(key_ids), CHUNK):
-        chunk = key_ids[first : first + CHUNK]
-        locked = select(UserApiKey.id).where(col(UserApiKey.id).in_(chunk)).order_by(col(UserApiKey.id))
-        known = {*(await session.exec(locked.with_for_update(key_share=True, read=True))).all()}
-        rows = [(key_id, hour, counters[key_id, hour]) for key_id, hour in sorted(counters) if key_id in known]
-        if rows:
-            hours = [(key_id, _moment(hour * 3600), False, one.requests, one.errors) for key_id, hour, one in rows]
-            await _add_rows(session, hours)
-            connection = await session.connection()
-            await connection.execute(USED, [{"key": key_id, "used": _moment(one.last_used)} for key_id, _, one in rows])
+@dataclass(slots=True)
+class Counter:
+    requests: int = 0
+    errors: int = 0
+    last_used: float = 0  # seconds since 1970, cheaper than a datetime
 
 
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
-
-
-# Only this column, and only forward: a late write must undo nothing that was done to the key since.
-USED = (
+# Only forward, and only this column, so that a late write does not undo other changes of the key.
+SET_LAST_USED = (
     update(UserApiKey)
     .where(col(UserApiKey.id) == bindparam("key"))
-    .where(or_(col(UserApiKey.last_used_at).is_(None), col(UserApiKey.last_used_at) < bindparam("used")))
+    .where(
+        or_(
+            col(UserApiKey.last_used_at).is_(None),
+            col(UserApiKey.last_used_at) < bindparam("used"),
+        )
+    )
     .values(last_used_at=bindparam("used"), updated_at=col(UserApiKey.updated_at))
 )
 
 
-async def _add_rows(session: AsyncSession, rows: Iterable[tuple[str, datetime, bool, int, int]]) -> None:
+async def add(session: AsyncSession, counters: Mapping[tuple[str, int], Counter]) -> None:
+    """Add the counts, by key and hour since 1970. Those of deleted keys are dropped."""
+    # Always in the same order, so that two instances do not deadlock.
+    ordered = sorted(counters.items())
+    for first in range(0, len(ordered), CHUNK):
+        chunk = ordered[first : first + CHUNK]
+        key_ids = {key_id for (key_id, _), _ in chunk}
+        locked = select(UserApiKey.id).where(col(UserApiKey.id).in_(key_ids))
+        locked = locked.order_by(col(UserApiKey.id)).with_for_update(key_share=True, read=True)
+        known = {*(await session.exec(locked)).all()}
+        rows = [row for row in chunk if row[0][0] in known]
+        if rows:
+            await _add_rows(session, rows)
+
+
+async def _add_rows(session: AsyncSession, rows: list[tuple[tuple[str, int], Counter]]) -> None:
     connection = await session.connection()
-    insert = (postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert)(ApiKeyUsage)
+    on_postgresql = connection.dialect.name == "postgresql"
+    insert = postgresql.insert(ApiKeyUsage) if on_postgresql else sqlite.insert(ApiKeyUsage)
     upsert = insert.on_conflict_do_update(
-        index_elements=["key_id", "start", "is_day"],
+        index_elements=["key_id", "start"],
         set_={
             "requests": col(ApiKeyUsage.requests) + insert.excluded.requests,
             "errors": col(ApiKeyUsage.errors) + insert.excluded.errors,
         },
     )
-    names = ("key_id", "start", "is_day", "requests", "errors")
-    await connection.execute(upsert, [dict(zip(names, row, strict=True)) for row in rows])
+    hours = [
+        {
+            "key_id": key_id,
+            "start": datetime.fromtimestamp(hour * 3600, UTC),
+            "requests": counter.requests,
+            "errors": counter.errors,
+        }
+        for (key_id, hour), counter in rows
+    ]
+    await connection.execute(upsert, hours)
+    used = [
+        {"key": key_id, "used": datetime.fromtimestamp(counter.last_used, UTC)}
+        for (key_id, _), counter in rows
+    ]
+    await connection.execute(SET_LAST_USED, used)
 
 
-async def fold(session: AsyncSession, before: datetime) -> None:
-    """Replace the hours before a moment by days. DELETE … RETURNING gives each row to one instance only."""
-    old = (
-        delete(ApiKeyUsage)
-        .where(~col(ApiKeyUsage.is_day), col(ApiKeyUsage.start) < before)
-        .returning(col(ApiKeyUsage.key_id), col(ApiKeyUsage.start), col(ApiKeyUsage.requests), col(ApiKeyUsage.errors))
-    )
-    days: dict[tuple[str, datetime], tuple[int, int]] = {}
-    for key_id, start, requests, errors in (await (await session.connection()).execute(old)).all():
-        day = key_id, start.replace(hour=0)
-        before_it = days.get(day, (0, 0))
-        days[day] = before_it[0] + requests, before_it[1] + errors
-    if days:
-        await _add_rows(session, [(key_id, day, True, *sums) for (key_id, day), sums in sorted(days.items())])
+async def delete_before(session: AsyncSession, moment: datetime) -> None:
+    await session.exec(delete(ApiKeyUsage).where(col(ApiKeyUsage.start) < moment))
 
 
 async def read(session: AsyncSession, key_id: str, query: UsageQuery) -> UsageRead:
     step = timedelta(hours=1) if query.granularity == "hour" else timedelta(days=1)
     start, end = query.period()
     if start >= end:
-        raise InvalidInput(("/query/from", "This is not before `to`."))
-    if (end - start) / step > MOST_BUCKETS:
-        raise InvalidInput(("/query/from", f"This would be more than {MOST_BUCKETS} buckets."))
-    buckets = {start + number * step: Bucket(start=start + number * step) for number in range(-((start - end) // step))}
+        raise InvalidInput(("/query/from", "Input should be before `to`."))
+    number = -((start - end) // step)  # rounded up
+    if number > MAX_BUCKETS:
+        raise InvalidInput(("/query/from", f"The period has more than {MAX_BUCKETS} buckets."))
+    moments = (start + index * step for index in range(number))
+    buckets = {moment: UsageBucket(start=moment) for moment in moments}
     statement = select(ApiKeyUsage).where(
-        ApiKeyUsage.key_id == key_id, col(ApiKeyUsage.start) >= start, col(ApiKeyUsage.start) < end
+        ApiKeyUsage.key_id == key_id,
+        col(ApiKeyUsage.start) >= start,
+        col(ApiKeyUsage.start) < end,
     )
     for row in (await session.exec(statement)).all():
         bucket = buckets[query.floor(row.start)]

@@ -4,27 +4,29 @@ from uuid import UUID, uuid4
 
 from sqlmodel import Field, Relationship, SQLModel
 
-from app.database import UtcDateTime, utc_now
+from app.core.database import utc_now
 
 if TYPE_CHECKING:
     from app.api_keys.models import UserApiKey
 
 
 class User(SQLModel, table=True):
-    """A person or a program that owns keys. There is no password: a key is the only way in."""
+    """A person or a program that owns keys. There is no password: only keys give access."""
 
     __tablename__ = "users"
 
     id: UUID = Field(default_factory=uuid4, primary_key=True)
-    email: str = Field(max_length=254, unique=True)  # lower case: schemas.Email sees to it
+    email: str = Field(max_length=254, unique=True)  # lower case, see types.Email
     first_name: str = Field(default="", max_length=100)
     last_name: str = Field(default="", max_length=100)
     is_active: bool = True
     is_admin: bool = False
-    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime, index=True)
-    updated_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime, sa_column_kwargs={"onupdate": utc_now})
+    created_at: datetime = Field(default_factory=utc_now, index=True)
+    updated_at: datetime = Field(default_factory=utc_now, sa_column_kwargs={"onupdate": utc_now})
 
-    # passive_deletes: the database cascades, so that deleting a user does not load every key first.
+    # passive_deletes: the database deletes the keys, so they need not be loaded first.
     api_keys: list["UserApiKey"] = Relationship(
-        back_populates="user", cascade_delete=True, sa_relationship_kwargs={"passive_deletes": True}
+        back_populates="user",
+        cascade_delete=True,
+        sa_relationship_kwargs={"lazy": "raise", "passive_deletes": True},
     )

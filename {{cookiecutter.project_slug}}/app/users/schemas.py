@@ -3,29 +3,29 @@ from uuid import UUID
 
 from pydantic import Field, StrictBool
 
-from app.pagination import PageQuery
-from app.schemas import Body, Email, FromRow, Line
+from app.core.pagination import PageQuery
+from app.core.types import Body, Email, FromRow, Line
 
 
-class UserCreate(Body, json_schema_extra={"examples": [{"email": "ada@example.com", "first_name": "Ada"}]}):
-    email: Email
+class UserCreate(Body):
+    email: Email = Field(examples=["ada@example.com"])
     first_name: Line = ""
     last_name: Line = ""
     is_admin: StrictBool = False
 
 
-class MeUpdate(Body, json_schema_extra={"examples": [{"first_name": "Ada", "last_name": "Lovelace"}]}):
-    first_name: Line = Field(default_factory=str)
-    last_name: Line = Field(default_factory=str)
+class MeUpdate(Body):
+    first_name: Line = Field(default_factory=str, examples=["Ada"])
+    last_name: Line = Field(default_factory=str, examples=["Lovelace"])
 
 
-class UserUpdate(MeUpdate, json_schema_extra={"examples": [{"is_active": False}]}):
+class UserUpdate(MeUpdate):
     is_active: StrictBool = Field(default_factory=bool)
     is_admin: StrictBool = Field(default_factory=bool)
 
 
 class UserQuery(PageQuery):
-    q: Line | None = Field(None, description="Part of the email or of a name, in any case.")
+    q: Line | None = Field(default=None, description="Part of the email or of a name.")
     is_active: bool | None = None
 
 
@@ -38,7 +38,3 @@ class UserRead(FromRow):
     is_admin: bool
     created_at: datetime
     updated_at: datetime
-
-
-class RevokedKeys(FromRow):
-    revoked: int

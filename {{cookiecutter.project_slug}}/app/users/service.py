@@ -4,27 +4,38 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, or_, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from app.errors import Conflict, NotFound
-from app.pagination import Rows, paginate
+from app.api_keys.models import UserApiKey
+from app.audit import service as audit
+from app.audit.models import Action
+from app.auth.caller import Caller
+from app.auth.confirmation import confirm_caller
+from app.auth.scopes import Scope
+from app.core.errors import Conflict, NotFound
+from app.core.pagination import Rows, paginate
 from app.users.models import User
 from app.users.schemas import MeUpdate, UserCreate, UserQuery, UserUpdate
 
+# The actor is the caller. None stands for the command line, which may do everything.
 
-async def create(session: AsyncSession, new: UserCreate) -> User:
+
+async def create(session: AsyncSession, new: UserCreate, actor: Caller | None) -> User:
+    actor = await confirm_caller(session, actor, Scope.ADMIN)
     user = User(**new.model_dump())
     session.add(user)
     try:
         await session.flush()
     except IntegrityError:
-        raise Conflict("There is a user with this email already.") from None
+        raise Conflict("A user with this email already exists.") from None
+    audit.record(session, Action.USER_CREATED, actor, user_id=user.id)
     return user
 
 
-async def page(session: AsyncSession, query: UserQuery) -> Rows[User]:
+async def list_page(session: AsyncSession, query: UserQuery) -> Rows[User]:
     statement = select(User)
     if query.q:
         columns = (col(User.email), col(User.first_name), col(User.last_name))
-        statement = statement.where(or_(*(column.icontains(query.q, autoescape=True) for column in columns)))
+        matches = (column.icontains(query.q, autoescape=True) for column in columns)
+        statement = statement.where(or_(*matches))
     if query.is_active is not None:
         statement = statement.where(User.is_active == query.is_active)
     return await paginate(session, statement, User, query)
@@ -37,43 +48,52 @@ async def get(session: AsyncSession, user_id: UUID) -> User:
     return user
 
 
-async def by_email(session: AsyncSession, email: str) -> User:
-    user = (await session.exec(select(User).where(User.email == email.lower()))).first()
-    if user is None:
-        raise NotFound(f"There is no user {email}.")
-    return user
+async def update_me(session: AsyncSession, changes: MeUpdate, actor: Caller) -> User:
+    await confirm_caller(session, actor, Scope.USERS_WRITE)
+    return await _update(session, actor.user_id, changes, actor)
 
 
-async def everyone(session: AsyncSession) -> list[User]:
-    return list((await session.exec(select(User).order_by(User.email))).all())
+async def update(
+    session: AsyncSession, user_id: UUID, changes: UserUpdate, actor: Caller | None
+) -> User:
+    await confirm_caller(session, actor, Scope.ADMIN, user_ids=[user_id], lock_admins=True)
+    wanted = changes.model_dump(exclude_unset=True)
+    if False in (wanted.get("is_admin"), wanted.get("is_active")):
+        await _require_another_admin(session, user_id)
+    return await _update(session, user_id, changes, actor)
 
 
-async def change(session: AsyncSession, user_id: UUID, changes: MeUpdate | UserUpdate) -> User:
-    values = changes.model_dump(exclude_unset=True)
-    if not (values.get("is_admin", True) and values.get("is_active", True)):
-        await _keep_another_admin(session, user_id)
+async def _update(
+    session: AsyncSession, user_id: UUID, changes: MeUpdate, actor: Caller | None
+) -> User:
     user = await get(session, user_id)
-    user.sqlmodel_update(values)
-    await session.flush()
+    if changed := audit.apply(user, changes.model_dump(exclude_unset=True)):
+        audit.record(session, Action.USER_UPDATED, actor, user_id=user_id, changes=changed)
+        await session.flush()
     return user
 
 
-async def delete(session: AsyncSession, user_id: UUID) -> None:
-    await _keep_another_admin(session, user_id)
-    await session.delete(await get(session, user_id))
-    await session.flush()
+async def delete(session: AsyncSession, user_id: UUID, actor: Caller) -> None:
+    await confirm_caller(session, actor, Scope.ADMIN, user_ids=[user_id], lock_admins=True)
+    await _require_another_admin(session, user_id)
+    user = await get(session, user_id)
+    # The database deletes the keys too, but locks them in arbitrary order.
+    keys = select(UserApiKey.id).where(UserApiKey.user_id == user_id)
+    await session.exec(keys.order_by(col(UserApiKey.id)).with_for_update())
+    await session.delete(user)
+    audit.record(session, Action.USER_DELETED, actor, user_id=user_id)
 
 
-async def any_admin(session: AsyncSession) -> bool:
-    return bool(await _lock_admins(session))
+async def has_admin(session: AsyncSession) -> bool:
+    return bool(await _active_admins(session))
 
 
-async def _keep_another_admin(session: AsyncSession, user_id: UUID) -> None:
-    """Refuse to lose the last admin. With all of them locked, two cannot demote each other at once."""
-    if await _lock_admins(session) == [user_id]:
-        raise Conflict("This is the last active admin.")
+async def _require_another_admin(session: AsyncSession, user_id: UUID) -> None:
+    """The admins are locked, so two of them cannot demote each other at the same time."""
+    if await _active_admins(session) == [user_id]:
+        raise Conflict("The last active admin cannot be demoted, disabled or deleted.")
 
 
-async def _lock_admins(session: AsyncSession) -> list[UUID]:
-    admins = select(User.id).where(col(User.is_admin), col(User.is_active)).order_by(col(User.id))
-    return list((await session.exec(admins.with_for_update())).all())
+async def _active_admins(session: AsyncSession) -> list[UUID]:
+    admins = select(User.id).where(col(User.is_admin), col(User.is_active)).limit(2)
+    return [*(await session.exec(admins)).all()]

@@ -1,0 +1,45 @@
+from collections.abc import Iterable
+from uuid import UUID
+
+from sqlalchemy import ColumnElement
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from app.auth.caller import Caller
+from app.auth.scopes import Scope
+from app.auth.verifier import FIND_KEY, usable_key
+from app.core.errors import ApiKeyInvalid
+from app.users.models import User
+
+
+async def confirm_caller(
+    session: AsyncSession,
+    caller: Caller | None,
+    *scopes: Scope,
+    user_ids: Iterable[UUID] = (),
+    lock_admins: bool = False,
+) -> Caller | None:
+    """Lock users, then check inside the transaction that the caller may still do this.
+
+    Everything that changes users, keys or rights calls this first, because the caller was verified
+    before the transaction, possibly from a cache. It locks `user_ids` and the caller's own user in
+    order of id; lock keys after it, in order of id. So changes of the same user happen one after
+    the other, and without deadlocks.
+
+    Returns the caller with its present scopes. None stands for the command line, which may do
+    everything. Raises Unauthorized and InsufficientScope.
+    """
+    ids = {*user_ids} if caller is None else {*user_ids, caller.user_id}
+    condition: ColumnElement[bool] = col(User.id).in_(ids)
+    if lock_admins:
+        condition |= col(User.is_admin) & col(User.is_active)
+    locked = select(User.id).where(condition).order_by(col(User.id)).with_for_update()
+    await session.exec(locked)
+    if caller is None:
+        return None
+    row = (await (await session.connection()).execute(FIND_KEY, {"id": caller.key_id})).first()
+    if row is None:
+        raise ApiKeyInvalid
+    confirmed = usable_key(row)
+    confirmed.require(*scopes)
+    return confirmed

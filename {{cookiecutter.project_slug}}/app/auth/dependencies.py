@@ -1,0 +1,138 @@
+"""For a route's signature: who is the caller, and what may they do?"""
+
+from collections.abc import Iterable
+from ipaddress import IPv6Address, ip_address
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Security
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import iter_route_contexts
+from fastapi.security import SecurityScopes
+from starlette.requests import HTTPConnection
+
+from app.auth.caller import Caller
+from app.auth.credentials import find_key
+from app.auth.rate_limit import Address, RateLimiter
+from app.auth.scopes import Scope
+from app.auth.verifier import Verifier
+from app.core import errors
+from app.core.database import SessionDep
+from app.users.models import User
+
+
+async def get_caller(connection: HTTPConnection, scopes: SecurityScopes) -> Caller:
+    """The caller, if its key is usable and has all the scopes that the route requires.
+
+    Tests replace this function with `app.dependency_overrides[get_caller]`.
+    """
+    caller: Caller | None = connection.scope["state"].get("caller")
+    if caller is None:  # a route can depend on the caller several times
+        caller = await authenticate(connection)
+    if scopes.scopes:
+        caller.require(*scopes.scopes)
+    return caller
+
+
+async def authenticate(connection: HTTPConnection) -> Caller:
+    state = connection.scope["state"]
+    state["is_protected"] = True  # no response, not even an error, may be cached
+    verifier: Verifier = connection.app.state.verifier
+    rate_limiter: RateLimiter = connection.app.state.rate_limiter
+    key = find_key(connection.scope, verifier.locations)
+    try:
+        verified = verifier.cache.get(key) or await verifier.verify(key)
+    except errors.ApiKeyInvalid:
+        await rate_limiter.count_failure(client_address(connection))
+        raise
+    caller, _, networks = verified
+    if networks is not None:
+        address = client_address(connection)
+        if address is None or not any(address in network for network in networks):
+            raise errors.AddressNotAllowed
+    # Before the rate limit, so that the hooks know the caller of a request over it.
+    state.update(caller=caller, key_id=caller.key_id, user_id=caller.user_id)
+    await rate_limiter.count_request(caller.key_id, caller.rate_limit)
+    return caller
+
+
+def client_address(connection: HTTPConnection) -> Address | None:
+    """The client's address, as forwarded by TRUSTED_PROXIES. None for a Unix socket."""
+    try:
+        address = ip_address(connection.client.host if connection.client else "")
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:
+        return address.ipv4_mapped
+    return address
+
+
+def requires(*scopes: Scope) -> Any:  # Any: as FastAPI's Security
+    """`caller: Annotated[Caller, requires(Scope.ITEMS_READ)]`"""
+    return Security(get_caller, scopes=scopes)
+
+
+CurrentCaller = Annotated[Caller, Security(get_caller)]
+
+
+async def get_current_user(caller: CurrentCaller, session: SessionDep) -> User:
+    user = await session.get(User, caller.user_id)
+    if user is None:  # deleted since the key was verified
+        raise errors.ApiKeyInvalid
+    return user
+
+
+CurrentUser = Annotated[User, Depends(get_current_user)]
+
+
+def required_scopes(dependant: Dependant) -> list[str] | None:
+    """The scopes that a route requires. None if it needs no key."""
+    if dependant.call is get_caller:
+        return [*(dependant.parent_oauth_scopes or ()), *(dependant.own_oauth_scopes or ())]
+    found = [required_scopes(one) for one in dependant.dependencies]
+    if all(scopes is None for scopes in found):
+        return None
+    return sorted({scope for scopes in found for scope in scopes or ()})
+
+
+def check_routes(app: FastAPI, public: Iterable[str]) -> None:
+    """Exit if a route needs no key and is not public, whatever its kind and path."""
+    for path, dependant in _all_routes(app):
+        if path not in public and (dependant is None or required_scopes(dependant) is None):
+            raise SystemExit(
+                f"{path} needs no API key: add `caller: CurrentCaller` or `requires(Scope.…)` to "
+                f"its signature, or add the path to PUBLIC in app/main.py."
+            )
+
+
+def _all_routes(app: FastAPI) -> Iterable[tuple[str, Dependant | None]]:
+    for route in iter_route_contexts(app.routes):
+        path = route.path or type(route.original_route).__name__
+        yield path, getattr(route, "dependant", None)
+    # FastAPI lists what app.frontend() and router.frontend() add only here.
+    groups: Any = app.router._iter_low_priority_routes()  # Any: of private types
+    for group in groups:
+        prefix = getattr(group, "frontend_prefix", "")
+        for frontend in getattr(group, "original_route", group).routes:
+            yield f"{prefix}{frontend.path}", group.dependant
+
+
+SECURITY_SCHEMES = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "`Authorization: Bearer <key>`",
+    },
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "query": {"type": "apiKey", "in": "query", "name": "api_key"},
+}
+
+
+def describe_security(document: dict[str, Any], app: FastAPI) -> None:  # Any: a JSON document
+    """Add the enabled locations of keys, and the scopes of each operation, to OpenAPI."""
+    locations = app.state.settings.api_key_locations
+    document["components"]["securitySchemes"] = {one: SECURITY_SCHEMES[one] for one in locations}
+    for route in iter_route_contexts(app.routes):
+        operations = document["paths"].get(route.path_format)
+        if operations and (scopes := required_scopes(route.dependant)) is not None:
+            for method in route.methods or ():
+                operations[method.lower()]["security"] = [{one: scopes} for one in locations]

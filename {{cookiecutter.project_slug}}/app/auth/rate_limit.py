@@ -1,0 +1,131 @@
+import logging
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_network
+from math import ceil
+from typing import Any
+
+from limits import RateLimitItem, parse
+from limits.aio.storage import RedisStorage
+from limits.aio.strategies import FixedWindowRateLimiter
+from limits.errors import StorageError
+
+from app.core.errors import RateLimited
+from app.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+Address = IPv4Address | IPv6Address
+REDIS_TIMEOUT_SECONDS = 0.2  # per attempt; a request makes at most four
+MAX_WINDOWS = 100_000  # of each kind, about 25 MB
+
+
+@dataclass(slots=True)
+class Window:
+    ends_at: float
+    hits: int = 0
+
+
+class MemoryWindows:
+    """Fixed windows in this process.
+
+    The memory storage of `limits` starts a task per hit that walks through all counters.
+    """
+
+    def __init__(self) -> None:
+        # By kind, so that failures never evict the windows of keys. The oldest come first.
+        self._windows: dict[str, dict[tuple[RateLimitItem, str], Window]] = defaultdict(dict)
+
+    async def hit(self, limit: RateLimitItem, kind: str, name: str) -> float:
+        """The seconds until the window ends if the limit is exceeded, otherwise 0."""
+        now = time.monotonic()
+        windows = self._windows[kind]
+        window = windows.get((limit, name))
+        if window is None or window.ends_at <= now:
+            windows.pop((limit, name), None)
+            if len(windows) >= MAX_WINDOWS:
+                running = [one for one in windows.items() if one[1].ends_at > now]
+                windows = self._windows[kind] = dict(running[-MAX_WINDOWS // 2 :])
+            window = windows[limit, name] = Window(now + limit.get_expiry())
+        window.hits += 1
+        return window.ends_at - now if window.hits > limit.amount else 0
+
+
+class RedisWindows:
+    """Fixed windows that all processes share."""
+
+    def __init__(self, redis_url: str, *, fail_open: bool) -> None:
+        from redis.asyncio import ConnectionPool  # slow to import, and only needed here
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+
+        self._fail_open = fail_open
+        self.pool = ConnectionPool.from_url(
+            redis_url,
+            socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
+            socket_timeout=REDIS_TIMEOUT_SECONDS,
+            retry=Retry(NoBackoff(), 1),  # after a restart of Redis, each connection fails once
+        )
+        # limits passes the pool on to redis-py, although its annotation does not allow that.
+        options: dict[str, Any] = {"implementation": "redispy", "connection_pool": self.pool}
+        storage = RedisStorage("async+redis://", wrap_exceptions=True, **options)
+        self._windows = FixedWindowRateLimiter(storage)
+
+    async def hit(self, limit: RateLimitItem, kind: str, name: str) -> float:
+        """As in MemoryWindows. Raises StorageError if Redis is down, unless it fails open."""
+        try:
+            if await self._windows.hit(limit, kind, name):
+                return 0
+            stats = await self._windows.get_window_stats(limit, kind, name)
+        except StorageError as error:
+            logger.error("rate limits: Redis is unavailable: %s", error)
+            if self._fail_open:
+                return 0
+            raise
+        return max(1, stats.reset_time - time.time())
+
+
+class RateLimiter:
+    """Limits requests per key, and invalid keys per client address."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._default = _parse(settings.rate_limit)
+        self._failures = _parse(settings.failed_auth_limit)
+        self._windows: MemoryWindows | RedisWindows = MemoryWindows()
+        if settings.redis_url:
+            fail_open = settings.rate_limit_fail_open
+            self._windows = RedisWindows(settings.redis_url, fail_open=fail_open)
+
+    async def count_request(self, key_id: str, own_limit: str | None) -> None:
+        """Raises RateLimited. The key's own limit replaces the default."""
+        limit = _parse(own_limit) or self._default
+        if limit and (wait := await self._windows.hit(limit, "key", key_id)):
+            raise RateLimited("key", limit.amount, limit.get_expiry(), ceil(wait))
+
+    async def count_failure(self, address: Address | None) -> None:
+        """Raises RateLimited. Valid keys from the same address are not affected."""
+        limit = self._failures
+        if limit and (wait := await self._windows.hit(limit, "failures", _network(address))):
+            raise RateLimited("failures", limit.amount, limit.get_expiry(), ceil(wait))
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        yield
+        if isinstance(self._windows, RedisWindows):
+            await self._windows.pool.aclose()
+
+
+@lru_cache(1024)
+def _parse(limit: str | None) -> RateLimitItem | None:
+    return parse(limit) if limit else None
+
+
+def _network(address: Address | None) -> str:
+    """The address. For IPv6 its /64, which one client usually has."""
+    if isinstance(address, IPv6Address):
+        return str(ip_network(f"{address}/64", strict=False))
+    return str(address)

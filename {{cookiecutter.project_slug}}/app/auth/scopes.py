@@ -1,0 +1,19 @@
+from collections.abc import Iterable
+from enum import StrEnum
+
+
+class Scope(StrEnum):
+    """The scopes a key can have. Add your own here, and require them with `requires(Scope.…)`."""
+
+    USERS_READ = "users:read"
+    USERS_WRITE = "users:write"
+    API_KEYS_READ = "api_keys:read"
+    API_KEYS_WRITE = "api_keys:write"
+    METRICS_READ = "metrics:read"
+    ADMIN = "admin"
+
+
+def effective_scopes(granted: Iterable[str], *, owner_is_admin: bool) -> frozenset[Scope]:
+    """A key's scopes, without `admin` if the owner is no admin, and without unknown ones."""
+    scopes = frozenset(filter(set(granted).__contains__, Scope))
+    return scopes if owner_is_admin else scopes - {Scope.ADMIN}

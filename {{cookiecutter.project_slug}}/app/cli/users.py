@@ -1,0 +1,57 @@
+import typer
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from app.cli.run import AsJson, Email, print_rows, run
+from app.cli.service import get_user, list_users
+from app.users import service
+from app.users.models import User
+from app.users.schemas import UserCreate, UserRead, UserUpdate
+
+cli = typer.Typer(no_args_is_help=True, help="Manage users.")
+
+COLUMNS = ("id", "email", "is_active", "is_admin")
+
+
+def print_user(user: User, as_json: bool) -> None:
+    print_rows([UserRead.model_validate(user)], COLUMNS, as_json)
+
+
+@cli.command("create")
+def create(
+    email: Email,
+    admin: bool = False,
+    first_name: str = "",
+    last_name: str = "",
+    as_json: AsJson = False,
+) -> None:
+    """Create a user"""
+
+    async def work(session: AsyncSession) -> User:
+        new = UserCreate(email=email, first_name=first_name, last_name=last_name, is_admin=admin)
+        return await service.create(session, new, None)
+
+    print_user(run(work), as_json)
+
+
+@cli.command("list")
+def list_all(as_json: AsJson = False) -> None:
+    """List users"""
+    rows = [UserRead.model_validate(user) for user in run(list_users)]
+    print_rows(rows, COLUMNS, as_json)
+
+
+@cli.command("disable")
+def disable(email: Email, as_json: AsJson = False) -> None:
+    """Disable a user, whose keys are then rejected"""
+    print_user(run(lambda session: set_active(session, email, is_active=False)), as_json)
+
+
+@cli.command("enable")
+def enable(email: Email, as_json: AsJson = False) -> None:
+    """Enable a user"""
+    print_user(run(lambda session: set_active(session, email, is_active=True)), as_json)
+
+
+async def set_active(session: AsyncSession, email: str, *, is_active: bool) -> User:
+    user = await get_user(session, email)
+    return await service.update(session, user.id, UserUpdate(is_active=is_active), None)

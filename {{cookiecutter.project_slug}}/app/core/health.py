@@ -1,0 +1,73 @@
+import asyncio
+from functools import cache
+from typing import Literal
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from app.core.database import Database
+from app.core.errors import Unavailable
+from app.settings import ROOT
+
+router = APIRouter(prefix="/health", tags=["health"])
+
+MAX_SECONDS = 0.8  # probes usually give up after one second
+NO_RESPONSE = "The database does not respond."
+NOT_MIGRATED = "The database is not migrated. Run `alembic upgrade head`."
+
+
+class Health(BaseModel):
+    status: Literal["ok"] = "ok"
+
+
+@router.get("/live")
+async def live() -> Health:
+    """Liveness probe
+
+    Does not depend on the database, which a restart of this process would not repair.
+    """
+    return Health()
+
+
+@router.get("/ready", responses={503: {"description": "`detail` states what is missing."}})
+async def ready(request: Request) -> Health:
+    """Readiness probe
+
+    Succeeds while the database responds and is migrated.
+    """
+    if problem := await find_problem(request.app.state.database):
+        raise Unavailable(problem)
+    return Health()
+
+
+async def find_problem(database: Database) -> str | None:
+    # A separate task, because the driver cannot be cancelled while its server is frozen.
+    check = asyncio.create_task(_check(database))
+    await asyncio.wait({check}, timeout=MAX_SECONDS)
+    if check.done():
+        return check.result()
+    check.cancel()
+    return NO_RESPONSE
+
+
+async def _check(database: Database) -> str | None:
+    try:
+        rows = await database.fetch_all(text("SELECT version_num FROM alembic_version"))
+    except DBAPIError as error:
+        return NOT_MIGRATED if "alembic_version" in str(error.orig) else NO_RESPONSE
+    except (SQLAlchemyError, OSError):
+        return NO_RESPONSE
+    # An unknown revision is newer: the next version has migrated, and this one still serves.
+    is_outdated = not rows or outdated_revisions().intersection(row.version_num for row in rows)
+    return NOT_MIGRATED if is_outdated else None
+
+
+@cache
+def outdated_revisions() -> frozenset[str]:
+    from alembic.config import Config  # importing Alembic takes a third of the start
+    from alembic.script import ScriptDirectory
+
+    scripts = ScriptDirectory.from_config(Config(ROOT / "alembic.ini"))
+    return frozenset({one.revision for one in scripts.walk_revisions()} - {*scripts.get_heads()})

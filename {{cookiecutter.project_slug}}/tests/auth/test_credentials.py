@@ -1,0 +1,104 @@
+import pytest
+from httpx import AsyncClient, Response
+
+from tests.conftest import AsUser
+
+ME = "/v1/users/me"
+
+
+def error(response: Response) -> tuple[int, str]:
+    return response.status_code, response.json()["code"]
+
+
+@pytest.mark.parametrize(
+    "value", [None, "Basic bWU6c2VjcmV0", "Bearer", "Bearer ", "Bearer\t", "Token abc", ""]
+)
+async def test_a_request_without_a_key_is_rejected(client: AsyncClient, value: str | None) -> None:
+    headers = {} if value is None else {"Authorization": value}
+    response = await client.get(ME, headers=headers)
+    assert error(response) == (401, "not_authenticated")
+    challenge = response.headers["www-authenticate"]
+    assert challenge.startswith('Bearer realm="')
+    assert "error" not in challenge
+
+
+@pytest.mark.parametrize(
+    "value", ["Bearer {}", "bearer {}", "BEARER {}", "Bearer  {} ", " Bearer \t {}\t"]
+)
+async def test_the_case_of_the_scheme_and_whitespace_do_not_matter(
+    client: AsyncClient, as_user: AsUser, value: str
+) -> None:
+    me = await as_user()
+    response = await client.get(ME, headers={"Authorization": value.format(me.api_key)})
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("settings", "statuses"),
+    [
+        ({}, [200, 401, 401]),
+        ({"api_key_locations": ["header"]}, [401, 200, 401]),
+        ({"api_key_locations": ["query"]}, [401, 401, 200]),
+        ({"api_key_locations": ["bearer", "header", "query"]}, [200, 200, 200]),
+    ],
+    indirect=["settings"],
+)
+async def test_only_the_enabled_locations_are_read(
+    client: AsyncClient, as_user: AsUser, statuses: list[int]
+) -> None:
+    me = await as_user()
+    responses = [
+        await me.get(ME),
+        await client.get(ME, headers={"X-API-Key": me.api_key}),
+        await client.get(ME, params={"api_key": me.api_key}),
+    ]
+    assert [response.status_code for response in responses] == statuses
+
+
+async def test_two_authorization_headers_are_rejected_even_if_one_is_valid(
+    client: AsyncClient, as_user: AsUser
+) -> None:
+    me = await as_user()
+    headers = [("Authorization", f"Bearer {me.api_key}"), ("Authorization", "Basic bWU6c2VjcmV0")]
+    for both in (headers, headers[::-1]):
+        response = await client.get(ME, headers=both)
+        assert error(response) == (400, "invalid_request")
+        assert 'error="invalid_request"' in response.headers["www-authenticate"]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"api_key_locations": ["bearer", "header", "query"]}], indirect=True
+)
+async def test_two_keys_are_rejected_wherever_they_are(
+    client: AsyncClient, as_user: AsUser
+) -> None:
+    me = await as_user()
+    bearer = ("Authorization", f"Bearer {me.api_key}")
+    header = ("X-API-Key", me.api_key)
+    for headers, params in (
+        ([bearer, header], {}),
+        ([header, header], {}),
+        ([bearer], {"api_key": me.api_key}),
+        ([], {"api_key": [me.api_key, me.api_key]}),
+    ):
+        response = await client.get(ME, headers=headers, params=params)
+        assert error(response) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize("key", [b"\xff\xfe", b"a b", b"x", b"a" * 9000, b"x\x00"])
+async def test_any_other_bytes_are_an_invalid_key(client: AsyncClient, key: bytes) -> None:
+    response = await client.get(ME, headers={b"Authorization": b"Bearer " + key})
+    assert error(response) == (401, "api_key_invalid")
+
+
+async def test_public_and_unknown_paths_ignore_an_invalid_key(client: AsyncClient) -> None:
+    headers = {"Authorization": "Bearer invalid"}
+    assert (await client.get("/health/live", headers=headers)).status_code == 200
+    assert (await client.get("/v1/unknown", headers=headers)).status_code == 404
+
+
+@pytest.mark.parametrize("settings", [{"cors_origins": ["https://example.com"]}], indirect=True)
+async def test_browsers_can_read_a_401(client: AsyncClient) -> None:
+    response = await client.get(ME, headers={"Origin": "https://example.com"})
+    assert response.status_code == 401
+    assert response.headers["access-control-allow-origin"] == "https://example.com"

@@ -1,0 +1,226 @@
+import asyncio
+import runpy
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Row
+from sqlmodel import col, select
+from typer.core import TyperGroup
+from typer.main import get_group
+from typer.testing import Result
+
+from app.audit.models import AuditEvent
+from app.auth import key_format
+from app.auth.scopes import Scope
+from app.cli import cli
+from app.core.database import Database, utc_now
+from app.settings import get_settings
+from tests import PEPPER
+from tests.cli.conftest import ADMIN, Run, as_json
+
+
+def key_id_in(result: Result) -> str:
+    """The id of the key, if stdout holds only a key."""
+    key_id = key_format.parse(result.stdout.removesuffix("\n"), "acme", "test")
+    assert key_id is not None, result.output
+    return key_id
+
+
+def test_start_creates_the_first_admin_once(run: Run) -> None:
+    first = run("start", "Admin@Example.com")
+    (key,) = as_json(run, "keys", "list", ADMIN)
+    assert key["id"] == key_id_in(first)
+    assert key["scopes"] == sorted(Scope)
+    assert first.stderr
+
+    again = run("start", "another@example.com")
+    assert (again.exit_code, again.stdout) == (0, "")
+    assert "keys create" in again.stderr
+    assert [user["email"] for user in as_json(run, "users", "list")] == [ADMIN]
+    assert len(as_json(run, "keys", "list")) == 1
+
+
+def test_users_are_created_and_listed_by_email(started: Run) -> None:
+    options = ("--first-name", "Ada", "--last-name", "Lovelace", "--admin")
+    (created,) = as_json(started, "users", "create", "Zoe@example.com", *options)
+    assert (created["first_name"], created["last_name"]) == ("Ada", "Lovelace")
+    as_json(started, "users", "create", "ada@example.com")
+    users = as_json(started, "users", "list")
+    assert [(user["email"], user["is_admin"]) for user in users] == [
+        ("ada@example.com", False),
+        (ADMIN, True),
+        ("zoe@example.com", True),
+    ]
+
+
+def test_a_user_is_disabled_and_enabled(started: Run) -> None:
+    started("users", "create", "ada@example.com")
+    for command, is_active in (("disable", False), ("enable", True)):
+        (user,) = as_json(started, "users", command, "Ada@example.com")
+        assert user["is_active"] is is_active
+    assert started("users", "disable", ADMIN).exit_code == 1  # the last one
+
+
+@pytest.mark.parametrize(
+    ("options", "days"), [([], 15), (["--expires-in-days", "3"], 3), (["--never-expires"], None)]
+)
+def test_a_key_has_the_chosen_name_scopes_and_expiry(
+    started: Run, options: list[str], days: int | None
+) -> None:
+    scopes = ("--scope", "users:write", "--scope", "users:read")
+    key = as_json(started, "keys", "create", "Admin@Example.com", "--name", "ci", *scopes, *options)
+    assert key_format.parse(key.pop("api_key"), "acme", "test") == key["id"]
+    assert as_json(started, "keys", "list")[-1] == key
+    assert (key["name"], key["scopes"]) == ("ci", ["users:read", "users:write"])
+    if days is None:
+        assert key["expires_at"] is None
+    else:
+        remaining = datetime.fromisoformat(key["expires_at"]) - utc_now()
+        assert timedelta(days=days, minutes=-1) < remaining <= timedelta(days=days)
+
+
+@pytest.mark.parametrize("email", [ADMIN, "ada@example.com"])
+def test_all_scopes_are_those_that_the_owner_can_have(started: Run, email: str) -> None:
+    started("users", "create", "ada@example.com")
+    started("keys", "create", email, "--name", "ci", "--all-scopes")
+    expected = sorted(scope for scope in Scope if email == ADMIN or scope is not Scope.ADMIN)
+    assert as_json(started, "keys", "list", email)[-1]["scopes"] == expected
+
+
+def test_a_key_without_scopes_is_created_with_a_warning(started: Run) -> None:
+    created = started("keys", "create", ADMIN, "--name", "ci")
+    assert key_id_in(created)
+    assert "--all-scopes" in created.stderr
+    assert as_json(started, "keys", "list")[-1]["scopes"] == []
+
+
+def test_a_key_is_revoked(started: Run) -> None:
+    key_id = as_json(started, "keys", "list")[0]["id"]
+    for _ in range(2):
+        revoked = started("keys", "revoke", key_id)
+        assert (revoked.exit_code, revoked.stdout.split("\t")[3]) == (0, "revoked")
+    assert as_json(started, "keys", "list")[0]["status"] == "revoked"
+
+
+def test_a_key_is_rotated(started: Run) -> None:
+    (old,) = as_json(started, "keys", "list")
+    rotated = started("keys", "rotate", old["id"], "--overlap-seconds", "60")
+    previous, new = as_json(started, "keys", "list")
+    assert (previous["id"], new["id"]) == (old["id"], key_id_in(rotated))
+    assert previous["expires_at"] < old["expires_at"]
+    again = started("keys", "rotate", old["id"])
+    assert (again.exit_code, again.stdout) == (1, "")
+
+
+def test_keys_are_counted_by_pepper(started: Run, environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("API_KEY_PEPPERS", f"2:{PEPPER[::-1]}")
+    get_settings.cache_clear()
+    started("keys", "create", ADMIN, "--name", "new")
+    assert as_json(started, "keys", "peppers") == [
+        {"pepper": 1, "keys": 1, "known": False},
+        {"pepper": 2, "keys": 1, "known": True},
+    ]
+
+
+def test_changes_have_no_actor(started: Run) -> None:
+    started("users", "create", "ada@example.com")
+    started("users", "disable", "ada@example.com")
+    key_id = as_json(started, "keys", "list")[0]["id"]
+    started("keys", "rotate", key_id)
+    started("keys", "revoke", key_id)
+
+    async def read_actors() -> Sequence[Row[Any]]:  # Any: the columns of the query
+        database = Database(get_settings().database_url)
+        columns = (col(AuditEvent.actor_user_id), col(AuditEvent.actor_key_id))
+        rows = await database.fetch_all(select(*columns))
+        await database.dispose()
+        return rows
+
+    assert [tuple(actor) for actor in asyncio.run(read_actors())] == [(None, None)] * 7
+
+
+def test_a_rejected_command_prints_one_sentence_and_exits_with_1(started: Run) -> None:
+    started("users", "create", "ada@example.com")
+    for command in (
+        "users create ADMIN@example.com",
+        "users disable nobody@example.com",
+        "keys create nobody@example.com --name x",
+        "keys create ada@example.com --name x --scope admin",
+        "keys list nobody@example.com",
+        "keys revoke 0000000000000000",
+        "keys rotate 0000000000000000",
+    ):
+        result = started(*command.split())
+        assert (result.exit_code, result.stdout) == (1, ""), command
+        assert len(result.stderr.splitlines()) == 1, command
+
+
+def test_wrong_usage_exits_with_2(started: Run) -> None:
+    for command in (
+        "users create not-an-email",
+        "keys create admin@example.com",
+        "keys create admin@example.com --name=",
+        "keys create admin@example.com --name x --scope nothing",
+        "keys create admin@example.com --name x --scope admin --all-scopes",
+        "keys create admin@example.com --name x --expires-in-days 1 --never-expires",
+        "keys create admin@example.com --name x --expires-in-days 0",
+        "keys rotate 0000000000000000 --overlap-seconds 2592001",
+        "keys nonsense",
+    ):
+        result = started(*command.split())
+        assert (result.exit_code, result.stdout) == (2, ""), command
+        assert result.stderr, command
+
+
+def test_every_command_accepts_json() -> None:
+    commands = [*get_group(cli).commands.values()]
+    for command in commands:
+        if isinstance(command, TyperGroup):
+            commands += command.commands.values()
+        else:
+            options = {option for parameter in command.params for option in parameter.opts}
+            assert "--json" in options, command.name
+
+
+def test_a_database_that_is_not_migrated_is_reported(run: Run) -> None:
+    result = run("users", "list")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "alembic upgrade head" in result.stderr
+
+
+def test_a_database_that_is_down_is_reported(run: Run, environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("DATABASE_URL", "postgresql://127.0.0.1:1/nowhere")
+    get_settings.cache_clear()
+    result = run("start", ADMIN)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "127.0.0.1" in result.stderr
+
+
+def test_lists_are_tables_on_a_terminal_and_tab_separated_elsewhere(
+    started: Run, environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started("keys", "create", ADMIN, "--name", "[red]ci")
+    lines = started("keys", "list").stdout.splitlines()
+    assert [line.split("\t")[1] for line in lines] == ["first key", "[red]ci"]
+    environment.setenv("COLUMNS", "200")
+    environment.setattr(sys.stdout, "isatty", lambda: True)
+    started("users", "create", "ada@example.com")
+    tables = []
+    for email in (ADMIN, "ada@example.com"):
+        environment.setattr(sys, "argv", ["app", "keys", "list", email])
+        with pytest.raises(SystemExit):
+            runpy.run_module("app", run_name="__main__")
+        tables.append(capsys.readouterr().out)
+    assert "[red]ci" in tables[0]
+    assert "\t" not in tables[0]
+    assert tables[1] == ""
+
+
+def test_an_invalid_setting_is_reported_in_one_sentence(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("API_KEY_PEPPERS", "1:short")
+    environment.setattr(sys, "argv", ["app", "users", "list"])
+    with pytest.raises(SystemExit, match=r"^API_KEY_PEPPERS: .*\.$"):
+        runpy.run_module("app", run_name="__main__")

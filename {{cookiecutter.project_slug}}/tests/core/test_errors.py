@@ -1,0 +1,160 @@
+import re
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from fastapi import FastAPI
+from httpx import AsyncClient, Response
+from starlette.exceptions import HTTPException
+
+from tests.conftest import AsUser
+
+KEYS = "/v1/api-keys"
+JSON = {"Content-Type": "application/json"}
+
+
+def is_problem(response: Response, status: int, code: str) -> bool:
+    body = response.json()
+    return (
+        (response.status_code, body["status"], body["code"]) == (status, status, code)
+        and response.headers["content-type"] == "application/problem+json"
+        and body["request_id"] == response.headers["x-request-id"]
+        and {"type", "title", "detail", "instance"} <= body.keys()
+    )
+
+
+async def test_an_unknown_path_is_a_problem_without_the_query(client: AsyncClient) -> None:
+    response = await client.get("/nothing?api_key=secret")
+    assert is_problem(response, 404, "not_found")
+    assert response.json()["instance"] == "/nothing"
+
+
+@pytest.mark.parametrize(("path", "methods"), [(KEYS, "GET, POST"), ("/v1/users/me", "GET, PATCH")])
+async def test_a_method_that_is_not_allowed_is_a_problem_that_names_all_that_are(
+    client: AsyncClient, path: str, methods: str
+) -> None:
+    response = await client.put(path)
+    assert is_problem(response, 405, "method_not_allowed")
+    assert response.headers["allow"] == methods
+
+
+@pytest.mark.parametrize("headers", [{}, {"Content-Type": "text/plain"}])
+async def test_a_body_of_another_media_type_is_rejected(
+    as_user: AsUser, headers: dict[str, str]
+) -> None:
+    me = await as_user()
+    response = await me.post(KEYS, content=b'{"name": "x", "scopes": []}', headers=headers)
+    assert is_problem(response, 415, "unsupported_media_type")
+
+
+# Operations that need another id in their path are left out.
+IDS = {"key_id": "current", "user_id": str(uuid4())}
+
+
+def operations(app: FastAPI) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Method, path and description of each operation."""
+    for path, item in app.openapi()["paths"].items():
+        if IDS.keys() >= {*re.findall(r"{(\w+)}", path)}:
+            yield from ((method, path, operation) for method, operation in item.items())
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"{", 422),
+        (b"\x00", 422),
+        (b"\xff\xfe", 422),
+        (b'{"name": "\xed\xa0\x80"}', 422),
+        (b'{"name": ' + b"9" * 5000 + b"}", 400),
+        (b"[" * 30_000 + b"]" * 30_000, 400),
+        (b'{"name": "' + b"a" * 70_000 + b'"}', 413),
+    ],
+    ids=["half", "NUL", "binary", "surrogate", "5000 digits", "30000 deep", "70 kB"],
+)
+async def test_every_operation_rejects_a_body_that_cannot_be_read(
+    app: FastAPI, no_auth: AsyncClient, body: bytes, status: int
+) -> None:
+    for method, path, operation in operations(app):
+        if "requestBody" in operation:
+            response = await no_auth.request(method, path.format(**IDS), content=body, headers=JSON)
+            assert response.status_code == status, path
+            assert is_problem(response, status, response.json()["code"])
+
+
+@pytest.mark.parametrize(
+    "value", ['"\\ud800"', '"a\\u0000b"', "NaN", "1e999", "-Infinity", "1" + "0" * 30]
+)
+async def test_every_field_rejects_a_json_value_that_the_database_cannot_hold(
+    app: FastAPI, no_auth: AsyncClient, value: str
+) -> None:
+    schemas = app.openapi()["components"]["schemas"]
+    for method, path, operation in operations(app):
+        [name] = re.findall(r"schemas/(\w+)", str(operation.get("requestBody"))) or [None]
+        for field in schemas[name]["properties"] if name else ():
+            body = f'{{"{field}": {value}}}'
+            response = await no_auth.request(method, path.format(**IDS), content=body, headers=JSON)
+            assert is_problem(response, 422, "invalid_input"), (path, field)
+            pointers = [error["pointer"] for error in response.json()["errors"]]
+            assert any(pointer.startswith(f"/body/{field}") for pointer in pointers)
+
+
+@pytest.mark.parametrize("value", ["%00", "a" * 1000])
+async def test_every_parameter_rejects_text_that_no_value_can_have(
+    app: FastAPI, no_auth: AsyncClient, value: str
+) -> None:
+    for method, path, operation in operations(app):
+        for parameter in operation.get("parameters", ()):
+            name = parameter["name"]
+            ids = IDS | ({name: value} if parameter["in"] == "path" else {})
+            query = f"?{name}={value}" if parameter["in"] == "query" else ""
+            response = await no_auth.request(method, path.format(**ids) + query, json=None)
+            assert is_problem(response, 422, "invalid_input"), (path, name)
+
+
+async def test_a_validation_error_echoes_neither_values_nor_long_names(as_user: AsUser) -> None:
+    me = await as_user()
+    body = {"name": ["value-that-is-wrong"], "scopes": [], me.api_key: 1, "a/b~c": 1}
+    response = await me.post(KEYS, json=body)
+    assert is_problem(response, 422, "invalid_input")
+    assert "value-that-is-wrong" not in response.text
+    assert me.api_key not in response.text
+    pointers = {error["pointer"] for error in response.json()["errors"]}
+    assert pointers == {"/body/name", "/body/…", "/body/a~1b~0c"}
+
+
+async def test_a_response_lists_20_errors_at_most(as_user: AsUser) -> None:
+    body = {f"field{number}": 1 for number in range(1000)}
+    response = await (await as_user()).post(KEYS, json=body)
+    assert len(response.json()["errors"]) == 20
+
+
+async def test_an_unhandled_exception_is_a_500_that_reveals_nothing(
+    app: FastAPI, client: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.get("/broken")
+    async def broken() -> None:
+        raise LookupError("internal detail")
+
+    response = await client.get("/broken")
+    assert is_problem(response, 500, "internal_error")
+    assert "internal detail" not in response.text
+    assert "internal detail" in caplog.text
+    assert response.headers["x-request-id"] in caplog.text
+
+
+async def test_an_http_exception_of_a_library_is_a_problem_with_its_headers(
+    app: FastAPI, client: AsyncClient
+) -> None:
+    @app.get("/teapot")
+    async def teapot() -> None:
+        raise HTTPException(400, headers={"X-Kind": "pot"})
+
+    response = await client.get("/teapot")
+    assert is_problem(response, 400, "invalid_request")
+    assert response.headers["x-kind"] == "pot"
+
+
+async def test_a_lone_surrogate_in_a_path_does_not_break_the_response(as_user: AsUser) -> None:
+    response = await (await as_user()).get(f"{KEYS}/%ED%A0%80")
+    assert is_problem(response, 422, "invalid_input")

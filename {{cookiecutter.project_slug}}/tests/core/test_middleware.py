@@ -1,0 +1,186 @@
+import asyncio
+from collections.abc import AsyncIterator
+from unittest.mock import AsyncMock
+
+import pytest
+from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
+from httpx import AsyncClient
+from sqlmodel.ext.asyncio.session import AsyncSession
+from starlette.types import Message, Scope
+
+from app.core.middleware import FinishedRequest
+from tests.conftest import AsUser
+from tests.core.test_errors import is_problem
+
+KEYS = "/v1/api-keys"
+JSON = {"Content-Type": "application/json"}
+
+
+async def test_every_response_has_another_request_id(client: AsyncClient) -> None:
+    ids = {(await client.get("/health/live")).headers["x-request-id"] for _ in range(3)}
+    assert len(ids) == 3
+
+
+@pytest.mark.parametrize(
+    ("request_id", "is_kept"),
+    [("abc-123_X.y", True), ("a b", False), ("a" * 65, False), ("", False), ("{}", False)],
+)
+async def test_a_request_id_of_the_caller_is_kept_if_it_is_safe_to_log(
+    client: AsyncClient, request_id: str, is_kept: bool
+) -> None:
+    response = await client.get("/health/live", headers={"X-Request-ID": request_id})
+    assert (response.headers["x-request-id"] == request_id) is is_kept
+
+
+async def test_after_request_hooks_get_the_finished_request(
+    app: FastAPI, as_user: AsUser, client: AsyncClient
+) -> None:
+    finished: list[FinishedRequest] = []
+    app.state.after_request.append(finished.append)
+
+    @app.get("/broken")
+    async def broken() -> None:
+        raise LookupError
+
+    me = await as_user()
+    await me.get(f"{KEYS}/current")
+    await client.get(f"{KEYS}/current")
+    await client.get("/broken")
+    assert [(one.status, one.key_id, one.user_id, one.error_code) for one in finished] == [
+        (200, me.key.id, me.user.id, None),
+        (401, None, None, "not_authenticated"),
+        (500, None, None, "internal_error"),
+    ]
+    assert finished[0].scope["route"].path == f"{KEYS}/{{key_id}}"
+    assert 0 < finished[0].seconds < 60
+
+
+async def test_after_commit_hooks_get_the_ids_whose_rights_a_committed_request_changed(
+    app: FastAPI, as_user: AsUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed: list[set[object]] = []
+    app.state.after_commit.append(changed.append)
+    admin, other = await as_user(admin=True), await as_user()
+    path = f"{KEYS}/{other.key.id}"
+
+    await admin.patch(path, json={"rate_limit": "1/day"})
+    await admin.patch(f"/v1/users/{other.user.id}", json={"is_active": False})
+    assert changed == [{other.key.id}, {other.user.id}]
+
+    changed.clear()
+    await admin.patch(path, json={"name": "no right"})
+    assert (await admin.patch(path, json={"scopes": ["admin"]})).status_code == 422
+    monkeypatch.setattr(AsyncSession, "commit", AsyncMock(side_effect=TimeoutError))
+    assert (await admin.delete(path)).status_code == 503
+    assert changed == []
+
+
+@pytest.mark.parametrize("settings", [{"request_body_limit": 1000}], indirect=True)
+@pytest.mark.parametrize("is_chunked", [False, True])
+async def test_a_body_may_have_as_many_bytes_as_the_limit_and_no_more(
+    as_user: AsUser, is_chunked: bool
+) -> None:
+    me = await as_user()
+
+    async def in_chunks(body: bytes) -> AsyncIterator[bytes]:
+        yield body[:600]
+        yield body[600:]
+
+    for size, status in ((1000, 201), (1001, 413)):
+        body = b'{"name": "ci", "scopes": []}'.ljust(size)
+        content = in_chunks(body) if is_chunked else body
+        response = await me.post(KEYS, content=content, headers=JSON)
+        assert response.status_code == status
+    assert is_problem(response, 413, "content_too_large")
+
+
+async def test_a_response_that_breaks_off_is_logged_and_does_not_look_complete(
+    app: FastAPI, client: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.get("/broken")
+    async def broken() -> StreamingResponse:
+        async def body() -> AsyncIterator[bytes]:
+            yield b"half"
+            raise LookupError
+
+        return StreamingResponse(body())
+
+    with pytest.raises(LookupError):  # the server then closes the connection
+        await client.get("/broken")
+    assert "unhandled error" in caplog.text
+
+
+def scope_of(path: str) -> Scope:
+    """A GET request without httpx, which would wait for the whole response."""
+    return {
+        "type": "http",
+        "method": "GET",
+        "path": path,
+        "query_string": b"",
+        "headers": [],
+        "client": None,
+    }
+
+
+@pytest.mark.parametrize("settings", [{"request_timeout_seconds": 0.05}], indirect=True)
+@pytest.mark.parametrize("responds_late", [False, True])
+async def test_a_request_that_cannot_be_cancelled_gets_a_503_in_time(
+    app: FastAPI, responds_late: bool
+) -> None:
+    release = asyncio.Event()
+
+    @app.get("/stuck")
+    async def stuck() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await release.wait()  # as a database driver whose server is frozen
+            if not responds_late:
+                raise
+
+    sent: list[Message] = []
+    is_complete = asyncio.Event()
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+        if message["type"] == "http.response.body":
+            is_complete.set()
+
+    request = asyncio.create_task(app(scope_of("/stuck"), AsyncMock(), send))
+    await asyncio.wait_for(is_complete.wait(), 10)
+    assert not request.done()
+    release.set()
+    await asyncio.wait_for(request, 10)
+    assert [message.get("status") for message in sent] == [503, None]
+
+
+@pytest.mark.parametrize("settings", [{"request_timeout_seconds": 0.05}], indirect=True)
+async def test_a_response_that_has_started_may_take_longer(
+    app: FastAPI, client: AsyncClient
+) -> None:
+    @app.get("/slow")
+    async def slow() -> StreamingResponse:
+        async def body() -> AsyncIterator[bytes]:
+            yield b"first "
+            await asyncio.sleep(0.1)
+            yield b"second"
+
+        return StreamingResponse(body())
+
+    assert (await client.get("/slow")).text == "first second"
+
+
+async def test_a_request_that_the_server_cancels_stays_cancelled(app: FastAPI) -> None:
+    has_started = asyncio.Event()
+
+    @app.get("/waits")
+    async def waits() -> None:
+        has_started.set()
+        await asyncio.Event().wait()
+
+    request = asyncio.create_task(app(scope_of("/waits"), AsyncMock(), AsyncMock()))
+    await asyncio.wait_for(has_started.wait(), 10)
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(request, 10)

@@ -1,0 +1,112 @@
+import json
+import re
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from httpx import AsyncClient
+
+from app.auth import key_format
+from app.core.openapi import Problem
+from tests.conftest import AsUser
+from tests.test_main import operations
+
+KEY = re.compile(r"[a-z][a-z0-9]+_(live|test)_[0-9a-z]{16}_[0-9A-Za-z]{49}")
+
+
+@pytest.fixture
+def document(app: FastAPI) -> dict[str, Any]:
+    return app.openapi()
+
+
+async def test_every_operation_describes_its_key_and_its_errors(
+    app: FastAPI, document: dict[str, Any]
+) -> None:
+    for method, path in operations(app):
+        operation = document["paths"][path][method]
+        assert [[*scheme] for scheme in operation["security"]] == [["bearer"]]
+        responses = operation["responses"]
+        assert {"400", "401", "403", "429", "500", "503"} <= responses.keys()
+        assert ("404" in responses) == ("{" in path)
+        assert ({"413", "415", "422"} <= responses.keys()) == ("requestBody" in operation)
+        assert ("409" in responses) == (method != "get")
+        for status in responses:
+            assert ("application/problem+json" in str(responses[status])) == (status >= "400")
+    assert document["paths"]["/v1/api-keys"]["post"]["security"] == [{"bearer": ["api_keys:write"]}]
+    assert "security" not in document["paths"]["/health/live"]["get"]
+    assert app.openapi() is document
+
+
+async def test_summaries_and_ids_are_unique_and_come_from_the_route(
+    document: dict[str, Any],
+) -> None:
+    described = [operation for item in document["paths"].values() for operation in item.values()]
+    for unique in ("summary", "operationId"):
+        assert len({operation[unique] for operation in described}) == len(described)
+    revoke = document["paths"]["/v1/api-keys/{key_id}"]["delete"]
+    assert (revoke["operationId"], revoke["summary"]) == ("revoke_api_key", "Revoke an API key")
+    assert revoke["description"].startswith("Permanent and idempotent.")
+
+
+async def test_the_problem_is_described_and_its_code_is_an_open_set(
+    document: dict[str, Any], client: AsyncClient
+) -> None:
+    schemas = document["components"]["schemas"]
+    assert "HTTPValidationError" not in schemas
+    code = schemas["Problem"]["properties"]["code"]
+    assert code["type"] == "string"
+    assert code["examples"]
+    assert "enum" not in code
+    response = await client.get("/nothing")
+    assert Problem.model_validate(response.json()).code == "not_found"
+    assert schemas["Problem"]["properties"].keys() - response.json().keys() == {"errors"}
+
+
+def test_every_required_text_has_an_example(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    for name in schemas.keys() - {"InvalidPart"}:
+        for field in schemas[name].get("required", ()):
+            about = schemas[name]["properties"][field]
+            for kind in about.get("anyOf", [about]):
+                is_text = kind.get("type") == "string" and "format" not in kind
+                assert "examples" in about or not is_text, f"{name}.{field}"
+
+
+def test_no_example_is_a_valid_key_or_the_calling_key(document: dict[str, Any]) -> None:
+    [example] = {match[0] for match in KEY.finditer(json.dumps(document))}
+    prefix, environment, *_ = example.split("_")
+    assert key_format.parse(example, prefix, environment) is None
+    [parameter] = document["paths"]["/v1/api-keys/{key_id}"]["delete"]["parameters"]
+    assert re.fullmatch("[0-9a-z]{16}", *parameter["schema"]["examples"])
+
+
+@pytest.mark.parametrize("settings", [{"api_key_locations": ["header", "query"]}], indirect=True)
+def test_only_enabled_locations_are_described(document: dict[str, Any]) -> None:
+    assert [*document["components"]["securitySchemes"]] == ["header", "query"]
+    assert document["paths"]["/v1/users/me"]["get"]["security"] == [{"header": []}, {"query": []}]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"api_key_locations": ["bearer", "header", "query"]}], indirect=True
+)
+async def test_a_key_sent_as_described_is_accepted(
+    document: dict[str, Any], client: AsyncClient, as_user: AsUser
+) -> None:
+    api_key = (await as_user()).api_key
+    bearer, header, query = document["components"]["securitySchemes"].values()
+    assert (header["in"], query["in"]) == ("header", "query")
+    for headers, params in (
+        ({"Authorization": f"{bearer['scheme']} {api_key}"}, {}),
+        ({header["name"]: api_key}, {}),
+        ({}, {query["name"]: api_key}),
+    ):
+        response = await client.get("/v1/users/me", headers=headers, params=params)
+        assert response.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("settings", "status"), [({}, 200), ({"docs_enabled": False}, 404)], indirect=["settings"]
+)
+async def test_the_docs_can_be_hidden(client: AsyncClient, status: int) -> None:
+    for path in ("/docs", "/openapi.json"):
+        assert (await client.get(path)).status_code == status

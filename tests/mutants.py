@@ -1,6 +1,6 @@
 """Ways to break the generated project that its tests have to notice: each is one replacement in one file.
 
-The list can't rot: `tests/bite.py` stops where the old text isn't found exactly once.
+The list cannot become stale: `tests/bite.py` stops if a text to replace is not in its file exactly once.
 """
 
 from typing import NamedTuple
@@ -12,186 +12,408 @@ class Mutant(NamedTuple):
     new: str
     file: str
     tests: str  # the file in tests/ that has to notice
+    on_postgresql: bool = False  # SQLite has one writer at a time, and ignores FOR UPDATE
 
 
-def mutants(file: str, tests: str, *replacements: tuple[str, str, str]) -> list[Mutant]:
-    return [Mutant(*replacement, file, tests) for replacement in replacements]
+def mutants(file: str, tests: str, *replacements: tuple[str, str, str], on_postgresql: bool = False) -> list[Mutant]:
+    return [Mutant(*replacement, file, tests, on_postgresql) for replacement in replacements]
 
 
-COMPARISON = "not hmac.compare_digest(presented, row.digest if row is not None else self._nobody)"
+VERIFIER = "app/auth/verifier.py"
+CACHE = "app/auth/cache.py"
+DEPENDENCIES = "app/auth/dependencies.py"
+KEYS_SERVICE = "app/api_keys/service.py"
+USERS_SERVICE = "app/users/service.py"
+DATABASE = "app/core/database.py"
+MIDDLEWARE = "app/core/middleware.py"
+
+COMPARISON = "not hmac.compare_digest(digest, stored_digest)"
+CONFIRM_ADMIN = "    await confirm_caller(session, actor, Scope.ADMIN, user_ids=[user_id], lock_admins=True)\n"
 SESSION = "            yield session\n            await session.commit()\n"
-PROXIES = "app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies"
+PROXIES = "app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=proxies"
+NETWORKS = "        proxies = [str(network) for network in settings.trusted_proxies]\n"
+TYPE_CHECKING = "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    "
 
-MUTANTS = [
-    # Who is let in
+AUTHENTICATION = [
     *mutants(
-        "app/api_keys/verifier.py",
-        "api_keys/test_verifier.py",
+        VERIFIER,
+        "auth/test_verifier.py",
         ("accepts any secret of a known id", f"{COMPARISON} or row is None", "row is None"),
+        ("compares digests with ==, which is no constant time", COMPARISON, "digest != stored_digest"),
         (
-            "compares with ==, which is slower the more is right",
-            COMPARISON,
-            "presented != (row.digest if row is not None else self._nobody)",
-        ),
-        (
-            "refuses an unknown id sooner than a wrong secret",
+            "rejects an unknown id sooner than a wrong secret",
             f"{COMPARISON} or row is None",
-            "row is None or not hmac.compare_digest(presented, row.digest)",
+            f"row is None or {COMPARISON}",
         ),
         ("accepts revoked keys", "    Status.REVOKED: errors.ApiKeyRevoked,\n", ""),
         ("accepts disabled keys", "    Status.DISABLED: errors.ApiKeyDisabled,\n", ""),
         ("accepts expired keys", "    Status.EXPIRED: errors.ApiKeyExpired,\n", ""),
         ("accepts the keys of inactive users", "if not row.is_active:", "if False:"),
-        ("signs no key again", "await self._sign_again(key_id, text, presented)", "pass"),
+        ("never signs a key with the newest pepper", "await self._sign_again(key_id, text, digest)", "pass"),
         (
-            "signs again before it compares",
+            "signs a key before it compares the secret",
             f"        if {COMPARISON}",
-            "        if row is not None and pepper_id != self._newest:\n"
+            "        if row and pepper_id != self._newest_pepper:\n"
             "            await self._sign_again(key_id, text, row.digest)\n"
             f"        if {COMPARISON}",
         ),
         (
-            "calls a key updated when it is only signed again",
-            ", updated_at=col(UserApiKey.updated_at)\n",
-            "\n",
+            "changes updated_at of a key that it signs again",
+            "                updated_at=col(UserApiKey.updated_at),\n",
+            "",
         ),
-    ),
-    *mutants(
-        "app/api_keys/verifier.py",
-        "api_keys/test_cache.py",
-        ("lets a remembered key live on", "known.expires_at > time.time()", "True"),
-    ),
-    *mutants(
-        "app/api_keys/dependencies.py",
-        "api_keys/test_verifier.py",
-        ("ignores the networks of a key", "if verified.networks is not None:", "if False:"),
-    ),
-    *mutants(
-        "app/api_keys/cache.py",
-        "api_keys/test_cache.py",
-        ("believes what it knows for ever", "min(until, self._believed_until)", "until"),
-        ("keeps each key for ever", "min(until, self._believed_until)", "self._believed_until"),
-        ("remembers what was asked before a deed", "generation == self.generation and", "True and"),
-        ("grows without bound", "if len(self._keys) > MOST_KEYS:", "if False:"),
-        ("sees no deed of another process", "if stamp != self._stamp:", "if self._stamp is None:"),
-        ("sees its own deeds only at the next poll", "            cache.forget()\n", "            pass\n"),
-        ("advances no stamp for an object", "isinstance(one, User | UserApiKey)", "False"),
-        ("advances no stamp for a deletion", "(*session.dirty, *session.deleted)", "(*session.dirty,)"),
-        ("advances no stamp for a statement", "if (state.is_update or state.is_delete)", "if False"),
-        ("believes a stamp that it read long ago", "began + BELIEVED_SECONDS", "began + 3600"),
+        (
+            "looks up malformed keys",
+            "        if key_id is None:\n            raise errors.ApiKeyInvalid\n",
+            '        key_id = key_id or "malformed"\n',
+        ),
     ),
     *mutants(
         "app/api_keys/models.py",
-        "api_keys/test_verifier.py",
+        "auth/test_verifier.py",
         (
-            "accepts a key at the moment of its end",
-            "expires_at is not None and expires_at <= now",
-            "expires_at is not None and expires_at < now",
+            "accepts a key at the moment of its expiry",
+            "expires_at <= datetime.now(UTC)",
+            "expires_at < datetime.now(UTC)",
         ),
     ),
     *mutants(
-        "app/scopes.py",
-        "api_keys/test_verifier.py",
+        "app/auth/scopes.py",
+        "auth/test_verifier.py",
         (
             "leaves a key admin when its owner no longer is",
-            "return known if owner_is_admin else known - {Scope.ADMIN}",
-            "return known",
+            "return scopes if owner_is_admin else scopes - {Scope.ADMIN}",
+            "return scopes",
         ),
     ),
     *mutants(
-        "app/api_keys/request.py",
-        "api_keys/test_request.py",
-        ("routes what cannot be a key", " and self._has_malformed_key(scope):", " and False:"),
-        ("accepts two Authorization headers", "if len(authorizations) > 1:", "if False:"),
-        ("accepts two keys", "if len(found) > 1:", "if False:"),
-        ("reads X-API-Key where that is off", 'if "header" in locations:', "if True:"),
-    ),
-    # How many may try
-    *mutants(
-        "app/api_keys/dependencies.py",
-        "test_rate_limit.py",
-        ("lets everybody guess on", "await limiter.refuse_guesser(address)", "pass"),
-        ("lets a guesser lock out the owner of a key", "if not verifier.was_here(key.fingerprint):", "if True:"),
+        DEPENDENCIES,
+        "auth/test_verifier.py",
+        ("ignores the networks of a key", "if networks is not None:", "if False:"),
     ),
     *mutants(
-        "app/api_keys/verifier.py",
-        "test_rate_limit.py",
+        DEPENDENCIES,
+        "auth/test_dependencies.py",
         (
-            "takes a guess for a key that was here",
-            f"        if {COMPARISON}",
-            f"        self._remember(key_format.fingerprint(text))\n        if {COMPARISON}",
+            "authenticates again for each dependency of a request",
+            'connection.scope["state"].get("caller")',
+            "None",
         ),
     ),
-    # What a key is
     *mutants(
-        "app/api_keys/format.py",
-        "api_keys/test_format.py",
-        ("makes the same secret every time", 'secret = "".join(secrets.choice(BASE62) for', 'secret = "".join("7" for'),
+        DEPENDENCIES,
+        "users/test_router.py",
+        ("ignores the scopes of a route", "    if scopes.scopes:\n", "    if False:\n"),
+    ),
+    *mutants(
+        "app/auth/caller.py",
+        "api_keys/test_router.py",
+        (
+            "accepts a key with one of several scopes",
+            "if missing := set(scopes) - self.scopes:",
+            "if (missing := set(scopes) - self.scopes) and self.scopes.isdisjoint(scopes):",
+        ),
+    ),
+    *mutants(
+        DEPENDENCIES,
+        "test_functions_per_request.py",
+        (
+            "calls more functions for each request",
+            "    key = find_key(connection.scope, verifier.locations)\n",
+            "    key = find_key(connection.scope, verifier.locations)\n"
+            "    from app.auth import key_format\n\n"
+            "    for _ in range(3):\n"
+            "        key_format.parse(key, verifier._prefix, verifier._environment)\n"
+            "        key_format.digest(key, key)\n"
+            "        key_format.hint(key)\n",
+        ),
+    ),
+    *mutants(
+        "app/auth/credentials.py",
+        "auth/test_credentials.py",
+        ("accepts two Authorization headers", "if authorization is not None:\n", "if False:\n"),
+        ("accepts two keys", "if len(found) > 1:", "if False:"),
+        ("reads X-API-Key where it is off", ' and "header" in locations:', ":"),
+        ("includes whitespace in the key", '.strip(" \\t")', ""),
+    ),
+    *mutants(
+        "app/auth/key_format.py",
+        "auth/test_key_format.py",
+        (
+            "generates the same secret every time",
+            'secret = "".join(map(secrets.choice, [BASE62] * SECRET_LENGTH))',
+            'secret = "7" * SECRET_LENGTH',
+        ),
         (
             "drops the checksum",
             "if match is None or checksum(text[:-CHECKSUM_LENGTH]) !=",
             "if match is None or text ==",
         ),
-        ("reads on after the end of a key", ".fullmatch(text)", ".match(text)"),
+        ("accepts text after a key", ".fullmatch(text)", ".match(text)"),
         ("accepts keys of another environment", 'rf"{prefix}_{environment}_(', 'rf"{prefix}_[a-z]+_('),
         ("accepts keys of another project", 'rf"{prefix}_{environment}_(', 'rf"[a-z0-9]+_{environment}_('),
     ),
     *mutants(
-        "app/api_keys/service.py",
-        "api_keys/test_verifier.py",
-        ("signs new keys with the oldest pepper", "= max(settings.api_key_peppers", "= min(settings.api_key_peppers"),
-    ),
-    # What a caller may do
-    *mutants(
-        "app/api_keys/verifier.py",
-        "api_keys/test_router.py",
+        DEPENDENCIES,
+        "auth/test_rate_limit.py",
         (
-            "is content with one of several scopes",
-            "if not self.scopes.issuperset(needed):",
-            "if needed and self.scopes.isdisjoint(needed):",
+            "lets everybody guess keys",
+            "await rate_limiter.count_failure(client_address(connection))",
+            "pass",
+        ),
+        (
+            "rejects valid keys from an address that guessed",
+            "    try:\n        verified = ",
+            "    await rate_limiter.count_failure(client_address(connection))\n    try:\n        verified = ",
+        ),
+        (
+            "does not limit requests",
+            "await rate_limiter.count_request(caller.key_id, caller.rate_limit)",
+            "pass",
+        ),
+    ),
+]
+
+CLOSED_BY_DEFAULT = [
+    *mutants(
+        DEPENDENCIES,
+        "test_main.py",
+        ("starts with routes that need no key", "if path not in public and (", "if False and ("),
+        (
+            "starts with mounts that need no key",
+            "(dependant is None or required_scopes",
+            "(dependant and required_scopes",
+        ),
+        (
+            "does not authenticate WebSockets",
+            "async def get_caller(connection: HTTPConnection,",
+            "from fastapi import Request\n\n\nasync def get_caller(connection: Request,",
         ),
     ),
     *mutants(
-        "app/api_keys/service.py",
+        "app/main.py",
+        "test_main.py",
+        (
+            "does not check the routes of the app",
+            "    check_routes(app, PUBLIC)\n    add_middleware",
+            "    add_middleware",
+        ),
+        ("does not check routes that are added later", "    check_routes(app, PUBLIC)  # again", "    # again"),
+        (
+            "does not run the lifespan hooks",
+            "            await stack.enter_async_context(hook())\n",
+            "            hook()\n",
+        ),
+        (
+            "has a public path without a route",
+            'PUBLIC = {"/health/live",',
+            'PUBLIC = {"/v1/gone", "/health/live",',
+        ),
+    ),
+    *mutants(
+        "app/core/types.py",
+        "test_layers.py",
+        (
+            "imports a higher layer",
+            "from typing import Annotated\n",
+            f"{TYPE_CHECKING}from app.users.models import User  # noqa: F401\n\nfrom typing import Annotated\n",
+        ),
+    ),
+    *mutants(
+        "app/auth/scopes.py",
+        "test_layers.py",
+        (
+            "has modules that import each other",
+            "from enum import StrEnum\n",
+            f"from enum import StrEnum\n{TYPE_CHECKING}from app.auth.caller import Caller  # noqa: F401\n",
+        ),
+    ),
+    *mutants(
+        "app/users/service.py",
+        "test_layers.py",
+        (
+            "imports the router of a sibling",
+            "from app.users.models import User\n",
+            f"from app.users.models import User\n{TYPE_CHECKING}from app.audit.router import router  # noqa: F401\n",
+        ),
+    ),
+]
+
+WRITES = [
+    *mutants(
+        KEYS_SERVICE,
+        "auth/test_confirmation.py",
+        (
+            "creates keys for a caller that it does not confirm",
+            "    actor = await confirm_caller(session, actor, Scope.API_KEYS_WRITE, user_ids=[owner_id])\n",
+            "",
+        ),
+        (
+            "changes keys for a caller that it does not confirm",
+            "    actor = await confirm_caller(session, actor, *scopes, user_ids=user_ids)\n",
+            "",
+        ),
+        (
+            "revokes all keys for a caller that it does not confirm",
+            "confirmed = await confirm_caller(session, actor, Scope.ADMIN, user_ids=[user_id])",
+            "confirmed = actor",
+        ),
+    ),
+    *mutants(
+        USERS_SERVICE,
+        "auth/test_confirmation.py",
+        (
+            "creates users for a caller that it does not confirm",
+            "    actor = await confirm_caller(session, actor, Scope.ADMIN)\n",
+            "",
+        ),
+        (
+            "changes a caller's own name without confirming the caller",
+            "    await confirm_caller(session, actor, Scope.USERS_WRITE)\n",
+            "",
+        ),
+        (
+            "changes users for a caller that it does not confirm",
+            f"{CONFIRM_ADMIN}    wanted =",
+            "    wanted =",
+        ),
+        (
+            "deletes users for a caller that it does not confirm",
+            f"{CONFIRM_ADMIN}    await _require",
+            "    await _require",
+        ),
+    ),
+    *mutants(
+        "app/auth/confirmation.py",
+        "auth/test_confirmation.py",
+        ("confirms callers without a usable key", "confirmed = usable_key(row)", "confirmed = caller"),
+        ("confirms callers that have lost a scope", "    confirmed.require(*scopes)\n", ""),
+        ("trusts the scopes that a caller had before", "    return confirmed\n", "    return caller\n"),
+    ),
+    *mutants(
+        "app/auth/confirmation.py",
+        "test_concurrency.py",
+        ("locks the owner only, and not the caller", "{*user_ids, caller.user_id}", "{*user_ids}"),
+        (
+            "locks the caller before the owner",
+            "    ids = {",
+            "    if caller:\n"
+            "        own = select(User.id).where(User.id == caller.user_id)\n"
+            "        await session.exec(own.with_for_update())\n"
+            "    ids = {",
+        ),
+        (
+            "lets two admins demote each other",
+            "    if lock_admins:\n",
+            "    if False:\n",
+        ),
+        on_postgresql=True,
+    ),
+    *mutants(
+        KEYS_SERVICE,
+        "test_concurrency.py",
+        (
+            "locks the key before its owner",
+            "await session.exec(select(UserApiKey.user_id).where(UserApiKey.id == key_id))\n",
+            "await session.exec(\n"
+            "            select(UserApiKey.user_id).where(UserApiKey.id == key_id).with_for_update()\n"
+            "        )\n",
+        ),
+        on_postgresql=True,
+    ),
+    *mutants(
+        KEYS_SERVICE,
         "api_keys/test_router.py",
         ("stores the key in the hint", "key_format.hint(text)", "text"),
-        ("grants scopes that the caller lacks", "        actor.require(*sorted(scopes))\n", "        pass\n"),
-        ("lets anybody make keys for others", "if actor and new.user_id not in {None, actor.user_id}:", "if False:"),
+        ("grants scopes that the caller lacks", "        actor.require(*scopes)\n", "        pass\n"),
+        ("lets anybody create keys for others", "if actor and owner_id != actor.user_id:", "if False:"),
+        ("allows one key more than the maximum", ".one() >= maximum:", ".one() > maximum:"),
         (
-            "allows more keys than the maximum",
-            ".one() >= settings.api_key_max_per_user",
-            ".one() > settings.api_key_max_per_user",
+            "counts revoked keys",
+            "        col(UserApiKey.revoked_at).is_(None),\n        expires_at",
+            "        expires_at",
+        ),
+        ("counts expired keys", "        expires_at.is_(None) | (expires_at > now),\n", ""),
+        (
+            "creates keys that never expire by default",
+            "        return now + lifetime, int(lifetime.total_seconds())\n",
+            "        return None, None\n",
+        ),
+        ("shows keys to everybody", "    return [col(UserApiKey.user_id) == actor.user_id]\n", "    return []\n"),
+        ("changes the time of a revocation", "if locked.key.revoked_at is None:", "if True:"),
+        (
+            "deletes keys that it revokes",
+            "locked.key.revoked_at = utc_now()",
+            "await session.delete(locked.key)",
+        ),
+    ),
+    *mutants(
+        KEYS_SERVICE,
+        "auth/test_verifier.py",
+        (
+            "signs new keys with the oldest pepper",
+            "= max(settings.api_key_peppers",
+            "= min(settings.api_key_peppers",
+        ),
+    ),
+    *mutants(
+        KEYS_SERVICE,
+        "api_keys/test_service.py",
+        (
+            "lets an update grant anything",
+            "if added := set(changes.scopes) - set(key.scopes):",
+            "if added := set[str]():",
         ),
         (
-            "counts keys that were replaced",
-            "col(UserApiKey.revoked_at).is_(None), col(UserApiKey.replaced_by).is_(None)",
-            "col(UserApiKey.revoked_at).is_(None)",
+            "rotates revoked keys",
+            '    if key.revoked_at:\n        raise Conflict("A revoked key cannot be rotated.")\n',
+            "",
         ),
         (
-            "lets keys live for ever by default",
-            "key.expires_at = now + timedelta(days=settings.api_key_expire_days)",
-            "key.expires_at = None",
+            "rotates a key twice",
+            '    if key.replaced_by:\n        raise Conflict("This key has already been rotated.")\n',
+            "",
         ),
-        ("shows keys to everybody", "else [col(UserApiKey.user_id) == actor.user_id]", "else []"),
-        ("moves the moment of a revocation", "if key.revoked_at is None:", "if True:"),
-        ("deletes what it revokes", "key.revoked_at = utc_now()", "await session.delete(key)"),
+        ("gives out keys with more rights than the caller's", "if actor and actor.key_id != key.id:", "if False:"),
+        (
+            "copies a list of columns to the new key",
+            "key.model_dump(exclude=NOT_COPIED)",
+            'key.model_dump(include={"user_id", "name", "scopes", "rate_limit", "enabled"})',
+        ),
+        (
+            "rotates a key beyond the maximum number of keys",
+            "    await _check_number_of_keys(session, settings, key.user_id, now)\n\n",
+            "\n",
+        ),
+    ),
+    *mutants(
+        KEYS_SERVICE,
+        "usage/test_last_used.py",
+        (
+            "copies last_used_at to the new key",
+            '    "last_used_at",\n    "revoked_at",\n}',
+            '    "revoked_at",\n}',
+        ),
     ),
     *mutants(
         "app/api_keys/router.py",
         "api_keys/test_router.py",
-        ("creates keys without a scope", "requires(Scope.API_KEYS_WRITE)", "requires()"),
         (
             "lets readers revoke",
-            "WritableOrCurrent = Annotated[UserApiKey, owned_key(Scope.API_KEYS_WRITE",
-            "WritableOrCurrent = Annotated[UserApiKey, owned_key(Scope.API_KEYS_READ",
+            "WritableOrCurrent = Annotated[LockedKey, locked_key(Scope.API_KEYS_WRITE",
+            "WritableOrCurrent = Annotated[LockedKey, locked_key(Scope.API_KEYS_READ",
         ),
-        ("lets caches keep a new key", '    response.headers["Cache-Control"] = "no-store"\n', ""),
+    ),
+    *mutants(
+        MIDDLEWARE,
+        "api_keys/test_router.py",
+        ("lets caches keep a new key", '"is_protected" in state', "False"),
     ),
     *mutants(
         "app/api_keys/schemas.py",
         "api_keys/test_router.py",
         (
-            "shows the digest in every answer",
+            "shows the digest in every response",
             "class ApiKeyRead(FromRow):\n",
             'class ApiKeyRead(FromRow):\n    model_config = {"ser_json_bytes": "hex"}\n    digest: bytes\n',
         ),
@@ -202,8 +424,8 @@ MUTANTS = [
         ("shows the digest in the repr of a key", "digest: bytes = Field(repr=False)", "digest: bytes"),
     ),
     *mutants(
-        "app/pagination.py",
-        "api_keys/test_router.py",
+        "app/core/pagination.py",
+        "core/test_pagination.py",
         (
             "repeats a page's last row on the next",
             "tuple_(created_at, row_id) < last",
@@ -212,21 +434,13 @@ MUTANTS = [
         (
             "drops rows of the same moment between pages",
             "tuple_(created_at, row_id) < last",
-            "created_at < literal(last_created_at, created_at.type)",
+            "created_at < literal(last_moment, created_at.type)",
         ),
     ),
     *mutants(
-        "app/api_keys/service.py",
-        "api_keys/test_lifecycle.py",
-        ("lets a change grant anything", "    if added:\n", "    if False:\n"),
-        ("rotates revoked keys", '    _refuse_if(key.revoked_at, "A revoked key cannot be rotated.")\n', ""),
-        ("rotates a key twice", '    _refuse_if(key.replaced_by, "This key has been rotated already.")\n', ""),
-        ("hands out keys that may do more than the caller's", "if actor and actor.key_id != key.id:", "if False:"),
-    ),
-    *mutants(
-        "app/users/service.py",
+        USERS_SERVICE,
         "users/test_router.py",
-        ("lets the last admin go", "if await _lock_admins(session) == [user_id]:", "if False:"),
+        ("lets the last admin go", "if await _active_admins(session) == [user_id]:", "if False:"),
     ),
     *mutants(
         "app/users/router.py",
@@ -234,39 +448,280 @@ MUTANTS = [
         ("lets people make themselves admins", "changes: MeUpdate, caller", "changes: UserUpdate, caller"),
     ),
     *mutants(
-        "app/metrics.py",
-        "test_metrics.py",
-        ("shows metrics to everybody", ", _: Annotated[Caller, requires(Scope.METRICS_READ)]", ""),
+        "app/metrics/router.py",
+        "metrics/test_router.py",
+        ("shows metrics to every key", "requires(Scope.METRICS_READ)", "requires()"),
     ),
-    # What is kept
+]
+
+KEY_CACHE = [
     *mutants(
-        "app/database.py",
-        "test_database.py",
-        ("answers before it commits", ', scope="function")', ")"),
-        ("gives up with a dead connection", "if not error.connection_invalidated:", "if True:"),
-        ("asks twice what cannot be answered", "if not error.connection_invalidated:", "if False:"),
+        CACHE,
+        "auth/test_cache.py",
+        ("cannot turn the cache off", "self._seconds = seconds", "self._seconds = seconds or 10"),
+        ("never uses its cache", "return verified if is_valid else None", "return None"),
+        ("keeps an entry for ever", "            and now - asked_at < self._seconds\n", ""),
+        ("uses entries from before a change", "asked_at > changed_at", "True"),
         (
-            "fails to open a new SQLite file that others open at once",
-            """        with suppress(OperationalError):
-            cursor.execute(WRITE_AHEAD)
-            return
-        cursor.execute("BEGIN IMMEDIATE")
-        cursor.execute("ROLLBACK")
-""",
-            "        break\n",
+            "overlooks changes of a key",
+            "            self._changed_at.get(verified.caller.key_id, 0.0),\n",
+            "            0.0,\n",
         ),
-        ("doesn't commit", SESSION, "            yield session\n"),
+        (
+            "overlooks changes of an owner",
+            "            self._changed_at.get(verified.caller.user_id, 0.0),\n",
+            "            0.0,\n",
+        ),
+        (
+            "takes the time of a lookup when it is over",
+            "        asked_at = time.monotonic()\n        verified = await query(key)\n",
+            "        verified = await query(key)\n        asked_at = time.monotonic()\n",
+        ),
+        (
+            "trusts an audit log that it has not read for a while",
+            "            and now - max(asked_at, self._read_at) < TRUST_SECONDS\n",
+            "",
+        ),
+        ("uses keys after their expiry", "            and verified.expires_at > time.time()\n", ""),
+        ("applies a read that a later one has overtaken", "if started_at < self._read_at:", "if False:"),
+        ("counts a read from its end", "self._read_at = started_at", "self._read_at = time.monotonic()"),
+        (
+            "invalidates all keys of an owner when one is rotated",
+            "(event.target_key_id or event.target_user_id for event in new)",
+            "(\n            one for event in new for one in (event.target_key_id, event.target_user_id)\n        )",
+        ),
+        (
+            "invalidates a key at each read after its change",
+            "[event for event in events if event.id not in self._event_ids]",
+            "events",
+        ),
+        (
+            "overlooks transactions that commit late",
+            "'now', '-30 seconds')",
+            "'now', '-15 seconds')",
+        ),
+        (
+            "trusts an audit log that it cannot read",
+            "            return\n        if started_at",
+            "            events = []\n        if started_at",
+        ),
+        (
+            "measures time with the wall clock",
+            "import time\nfrom collections.abc",
+            "import time as clock\n"
+            "from types import SimpleNamespace\n\n"
+            "time = SimpleNamespace(monotonic=lambda: clock.time(), time=lambda: clock.time())\n"
+            "from collections.abc",
+        ),
+        (
+            "makes a lookup for each concurrent request",
+            "if lookup := self._lookups.get(fingerprint):",
+            'if lookup := self._lookups.get(b""):',
+        ),
+        (
+            "joins a lookup from before a revocation",
+            "return self.get(key) or await self._look_up(key, query)",
+            "return lookup.result()",
+        ),
+        ("cancels the lookup of others with a request", "await asyncio.shield(lookup)", "await lookup"),
+        ("has a cache without a bound", "if len(self._entries) > MAX_ENTRIES:", "if False:"),
+        (
+            "never drops the ids of changes",
+            "        self._changed_at = {one: at for one, at in self._changed_at.items() if at > oldest}\n",
+            "        del oldest\n",
+        ),
+        (
+            "reads the audit log for each request",
+            "now - self._read_started_at > READ_SECONDS and len",
+            "len",
+        ),
+        (
+            "does not wait for the audit log when it stops",
+            "        if self._reads:\n",
+            "        if False:\n",
+        ),
+        (
+            "reads the audit log while it is idle",
+            "        yield\n        if self._reads:",
+            "        async def poll() -> None:\n"
+            "            while True:\n"
+            "                await self._read_changes(time.monotonic())\n"
+            "                await asyncio.sleep(READ_SECONDS)\n\n"
+            "        polling = asyncio.create_task(poll())\n"
+            "        yield\n"
+            "        polling.cancel()\n"
+            "        if self._reads:",
+        ),
+    ),
+    *mutants(
+        DEPENDENCIES,
+        "auth/test_cache.py",
+        (
+            "looks each key up although it is cached",
+            "verifier.cache.get(key) or await verifier.verify(key)",
+            "await verifier.verify(key)",
+        ),
+    ),
+    *mutants(
+        "app/main.py",
+        "auth/test_cache.py",
+        (
+            "learns of its own changes from the audit log only",
+            "app.state.after_commit = [app.state.verifier.cache.mark_changed]",
+            "app.state.after_commit = []",
+        ),
+    ),
+    *mutants(
+        "app/audit/service.py",
+        "auth/test_cache.py",
+        (
+            "does not tell other processes about revocations",
+            "REMOVALS = {Action.API_KEY_REVOKED, Action.USER_DELETED}",
+            "REMOVALS = {Action.USER_DELETED}",
+        ),
+        (
+            "does not tell other processes about deleted users",
+            "REMOVALS = {Action.API_KEY_REVOKED, Action.USER_DELETED}",
+            "REMOVALS = {Action.API_KEY_REVOKED}",
+        ),
+        *(
+            (f"does not tell other processes about changes of {field}", f'"{field}"', '"x"')
+            for field in ("is_active", "is_admin", "scopes", "enabled", "expires_at", "allowed_cidrs")
+        ),
+    ),
+    *mutants(
+        DATABASE,
+        "core/test_middleware.py",
+        (
+            "calls the hooks before it commits",
+            "        yield session\n"
+            '    if changed_ids := session.info.get("changed_ids"):\n'
+            "        for hook in state.after_commit:\n"
+            "            hook(changed_ids)\n",
+            "        yield session\n"
+            '        if changed_ids := session.info.get("changed_ids"):\n'
+            "            for hook in state.after_commit:\n"
+            "                hook(changed_ids)\n",
+        ),
+    ),
+]
+
+AUDIT = [
+    *mutants(
+        KEYS_SERVICE,
+        "audit/test_service.py",
+        *(
+            (f"writes no audit event for {action}", old, new)
+            for action, old, new in (
+                (
+                    "a new key",
+                    "    audit.record(session, Action.API_KEY_CREATED, actor, user_id=key.user_id, key_id=key.id)\n",
+                    "",
+                ),
+                (
+                    "an updated key",
+                    "        _record(session, Action.API_KEY_UPDATED, locked, changed)\n",
+                    "",
+                ),
+                (
+                    "a renewed key",
+                    "    _record(session, Action.API_KEY_RENEWED, locked, changed)\n",
+                    "",
+                ),
+                (
+                    "a rotated key",
+                    "    _record(session, Action.API_KEY_ROTATED, locked, changed)\n",
+                    "",
+                ),
+                (
+                    "a revoked key",
+                    "        _record(session, Action.API_KEY_REVOKED, locked)\n",
+                    "",
+                ),
+            )
+        ),
+    ),
+    *mutants(
+        USERS_SERVICE,
+        "audit/test_service.py",
+        (
+            "writes no audit event for a new user",
+            "    audit.record(session, Action.USER_CREATED, actor, user_id=user.id)\n",
+            "",
+        ),
+        (
+            "writes no audit event for an updated user",
+            "        audit.record(session, Action.USER_UPDATED, actor, user_id=user_id, changes=changed)\n",
+            "",
+        ),
+        (
+            "writes no audit event for a deleted user",
+            "    audit.record(session, Action.USER_DELETED, actor, user_id=user_id)\n",
+            "",
+        ),
+        (
+            "deletes the audit events of a user",
+            "    await session.delete(user)\n",
+            "    await session.delete(user)\n"
+            "    from app.audit.models import AuditEvent\n\n"
+            "    for event in await session.exec(select(AuditEvent).filter_by(target_user_id=user_id)):\n"
+            "        await session.delete(event)\n",
+        ),
+    ),
+    *mutants(
+        "app/audit/service.py",
+        "audit/test_service.py",
+        ("records the values of names", " if field in RIGHTS else None", ""),
+        ("records no values", "to_jsonable_python([old, new]) if field in RIGHTS else None", "None"),
+        ("records changes that change nothing", "        if old != new:\n", "        if True:\n"),
+        ("does not record the key of the actor", "actor.key_id if actor else None", "None"),
+    ),
+    *mutants(
+        "app/audit/models.py",
+        "audit/test_service.py",
+        (
+            "takes the time of an event from the app",
+            'Field(default=None, sa_column_kwargs={"server_default": FetchedValue()})',
+            'Field(\n        default_factory=lambda: __import__("app.core.database").core.database.utc_now()\n    )',
+        ),
+    ),
+    *mutants(
+        "app/audit/router.py",
+        "audit/test_router.py",
+        ("shows audit events to every key", "requires(Scope.ADMIN)", "requires()"),
+    ),
+    *mutants(
+        "app/audit/service.py",
+        "audit/test_router.py",
+        ("ignores the filters of audit events", ".filter_by(**equal)", ""),
+        (
+            "includes the end of a period",
+            "col(AuditEvent.created_at) < query.end",
+            "col(AuditEvent.created_at) <= query.end",
+        ),
+    ),
+]
+
+DATA = [
+    *mutants(
+        DATABASE,
+        "core/test_database.py",
+        ("responds before it commits", ', scope="function")', ")"),
+        ("fails with a dead connection", "if not error.connection_invalidated:", "if True:"),
+        ("repeats a lookup that the database rejects", "if not error.connection_invalidated:", "if False:"),
+        ("does not commit", SESSION, "            yield session\n"),
         (
             "commits what failed",
             SESSION,
             "            try:\n                yield session\n"
             "            finally:\n                await session.commit()\n",
         ),
-        ("lets two writers begin as readers", '"sqlite_begin", "BEGIN IMMEDIATE"', '"sqlite_begin", "BEGIN"'),
+        ("lets two writers begin as readers", '"BEGIN" if read_only else "BEGIN IMMEDIATE"', '"BEGIN"'),
+        ("makes readers wait for writers", '"BEGIN" if read_only else "BEGIN IMMEDIATE"', '"BEGIN IMMEDIATE"'),
         ("shows values in the database's errors", "        hide_parameters=True,\n", ""),
     ),
     *mutants(
-        "app/database.py",
+        DATABASE,
         "test_migrations.py",
         ("loses rows to foreign keys in a migration", "{not for_migrations:d}", "1"),
     ),
@@ -274,74 +729,130 @@ MUTANTS = [
         "migrations/env.py",
         "test_migrations.py",
         ("keeps half of a migration that failed", "        transactional_ddl=True,\n", ""),
+        (
+            "fails to open a new SQLite file that others open at the same time",
+            """                    with suppress(OperationalError):
+                        await connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+                        return
+                    await connection.exec_driver_sql("BEGIN IMMEDIATE")
+                    await connection.exec_driver_sql("ROLLBACK")
+""",
+            """                    await connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+                    return
+""",
+        ),
     ),
     *mutants(
         "app/usage/recorder.py",
         "usage/test_recorder.py",
         ("counts twice what may be committed", "committing = True", "committing = False"),
     ),
-    # What is said
     *mutants(
-        "app/api_keys/verifier.py",
+        "app/usage/service.py",
+        "usage/test_recorder.py",
+        ("deletes no old hours", "col(ApiKeyUsage.start) < moment", "col(ApiKeyUsage.start) < datetime.min"),
+    ),
+]
+
+SECRETS = [
+    *mutants(
+        VERIFIER,
         "test_secrets.py",
         (
-            "logs keys that are mistyped",
+            "logs malformed keys",
             "        if key_id is None:\n",
-            '        if key_id is None:\n            logger.info("refused %s", text)\n',
+            '        if key_id is None:\n            logger.info("rejected %s", text)\n',
         ),
         (
-            "logs keys whose secret is wrong",
+            "logs keys with a wrong secret",
             "or row is None:\n",
-            'or row is None:\n            logger.info("refused %s", text)\n',
+            'or row is None:\n            logger.info("rejected %s", text)\n',
         ),
     ),
     *mutants(
-        "app/errors.py",
-        "test_errors.py",
+        "app/core/errors.py",
+        "core/test_errors.py",
         ("echoes rejected input", 'one["msg"].removeprefix("Value error, ")', 'one["msg"] + repr(one["input"])'),
     ),
     *mutants(
-        "app/logging.py",
-        "test_errors.py",
+        MIDDLEWARE,
+        "core/test_errors.py",
         (
-            "says what went wrong inside",
+            "reveals what went wrong inside",
             "        except Exception:\n",
-            "        except Exception as error:\n            InternalError.detail = repr(error)\n",
+            "        except Exception as error:\n            InternalError.title = repr(error)\n",
         ),
     ),
     *mutants(
-        "app/logging.py",
-        "test_logging.py",
+        MIDDLEWARE,
+        "core/test_logging.py",
         ("logs the Authorization header", '"method": scope["method"],', '"method": str(scope["headers"]),'),
-        ("logs the query", 'route.path if (route := scope.get("route")) else None', 'str(scope["query_string"])'),
+        ("logs the query", "route.path if route else None", 'str(scope["query_string"])'),
     ),
     *mutants(
         "app/main.py",
-        "test_logging.py",
+        "core/test_logging.py",
         (
-            "believes X-Forwarded-For from everybody",
+            "trusts X-Forwarded-For from everybody",
             PROXIES,
             'app.add_middleware(ProxyHeadersMiddleware, trusted_hosts="*"',
         ),
         (
-            "believes X-Forwarded-For unless told otherwise",
-            f"if settings.trusted_proxies:\n        {PROXIES}",
-            f'{PROXIES} or "*"',
+            "trusts X-Forwarded-For by default",
+            f"if settings.trusted_proxies:\n{NETWORKS}        {PROXIES}",
+            'app.add_middleware(ProxyHeadersMiddleware, trusted_hosts="*"',
         ),
     ),
-    # What it is made of
+]
+
+PROCESS = [
+    *mutants(
+        MIDDLEWARE,
+        "core/test_middleware.py",
+        ("accepts a body of any size", "if received > self.max_bytes:", "if False:"),
+        ("rejects a body at the limit", "if received > self.max_bytes:", "if received >= self.max_bytes:"),
+        (
+            "cannot time out while a driver cannot be cancelled",
+            "        timer = loop.call_later(self.seconds, time_out)\n"
+            "        try:\n"
+            "            await self.app(scope, receive, send_unless_timed_out)\n",
+            "        timer = loop.call_later(3600, time_out)\n"
+            "        try:\n"
+            "            try:\n"
+            "                async with asyncio.timeout(self.seconds):\n"
+            "                    await self.app(scope, receive, send_unless_timed_out)\n"
+            "            except TimeoutError:\n"
+            "                time_out()\n"
+            "                request.uncancel()\n",
+        ),
+        ("cuts off a response that has started", "            if not started:\n", "            if True:\n"),
+        (
+            "swallows a cancellation by the server",
+            "            if timeout_response is None:\n                raise\n",
+            "",
+        ),
+        ("calls no hooks after a request", "                    hook(finished)\n", "                    pass\n"),
+        (
+            "logs request ids that it did not check",
+            'if name == b"x-request-id" and VALID_REQUEST_ID.fullmatch(value):',
+            'if name == b"x-request-id":',
+        ),
+    ),
     *mutants(
         "app/main.py",
-        "test_main.py",
-        ("overlooks routes that ask for no key", "for route in iter_route_contexts(app.routes):", "for route in ():"),
-        ("never looks for routes that ask for no key", "    refuse_unguarded_routes(app)\n\n", ""),
+        "core/test_middleware.py",
+        (
+            "has no body limit",
+            "    app.add_middleware(middleware.BodyLimitMiddleware, max_bytes=settings.request_body_limit)\n",
+            "",
+        ),
     ),
     *mutants(
         "app/settings.py",
         "test_settings.py",
-        ("shows the docs in production", 'return self.environment != "production" if', "return True if"),
-        ("accepts a short pepper", "if len(secret.encode()) < SHORTEST_PEPPER:", "if False:"),
-        ("shows a wrong pepper in the error about it", ", hide_input_in_errors=True", ""),
+        ("shows the docs in production", 'return self.environment != "production"', "return True"),
+        ("accepts a short pepper", "if len(secret.encode()) < MIN_PEPPER_BYTES:", "if False:"),
+        ("shows an invalid pepper in the error about it", "        hide_input_in_errors=True,", "       "),
         (
             "shows the peppers in its repr",
             "    @property\n    def key_environment",
@@ -356,17 +867,28 @@ MUTANTS = [
         ),
     ),
     *mutants(
-        "app/health.py",
-        "test_health.py",
+        "app/core/health.py",
+        "core/test_health.py",
         (
-            "is restarted when its database is down",
+            "is restarted while its database is down",
             "async def live() -> Health:\n",
             "async def live(request: Request) -> Health:\n    return await ready(request)\n",
         ),
         (
             "is ready before it is migrated",
-            "if revision in older_revisions() else None",
-            "if revision is None else None",
+            "    return NOT_MIGRATED if is_outdated else None\n",
+            "    return NOT_MIGRATED if not rows else None\n",
         ),
     ),
+]
+
+MUTANTS = [
+    *AUTHENTICATION,
+    *CLOSED_BY_DEFAULT,
+    *WRITES,
+    *KEY_CACHE,
+    *AUDIT,
+    *DATA,
+    *SECRETS,
+    *PROCESS,
 ]

@@ -12,14 +12,15 @@ ITEM = '{"id":1,"name":"a teapot","price":12.5,"tags":["kitchen","china"]}'
 FOUND = ITEM.replace("a teapot", "0@example.com")
 NO_AUTHENTICATION = "no authentication"
 OPEN, GUARDED, QUERY, GUARDED_QUERY = "/bench/open", "/v1/bench/guarded", "/bench/query", "/v1/bench/guarded-query"
-USUAL = ("open", "nothing", "dict", "hot", "even", "wrong", "checksum", "revoked", "usage", "limit", "query")
-ALL = (*USUAL, "asked", "workers", "keys", "peers")
+USUAL = ("open", "nothing", "dict", "hot", "even", "wrong", "malformed", "revoked", "usage", "limit", "query")
+ALL = (*USUAL, "asked", "changes", "workers", "keys", "peers")
 
 
 def serve(database: Database, *, workers: int = 1, cache: bool = True) -> Server:
-    app = "--factory bench_app:create_bench_app --no-proxy-headers"
+    app = "bench_app:app --no-proxy-headers"
+    environment = database.environment(API_KEY_CACHE_SECONDS="10" if cache else "0")
     name = database.name if database.title == "PostgreSQL" else ""
-    return Server(database.project, app, database.environment(API_KEY_CACHE=str(cache)), workers=workers, database=name)
+    return Server(database.project, app, environment, workers=workers, database=name)
 
 
 def usual(database: Database) -> Iterator[Row]:
@@ -35,9 +36,9 @@ def usual(database: Database) -> Iterator[Row]:
     in_memory = ask("a dict behind HTTPBearer", "/bench/dict", hot)
     one = ask("hot key", GUARDED, hot)
     even = ask(f"{len(keys['even']):,} keys used evenly", GUARDED, keys["even"])
-    even.warm_up = len(keys["even"])  # so that each key has been here before
+    even.warm_up = len(keys["even"])  # so that the cache is full
     wrong = ask("wrong secret", GUARDED, keys["wrong"], '"api_key_invalid"', status=401)
-    mistyped = ask("bad checksum", GUARDED, [keys["mistyped"]], '"api_key_invalid"', status=401)
+    malformed = ask("malformed key", GUARDED, [keys["malformed"]], '"api_key_invalid"', status=401)
     revoked = ask("revoked key", GUARDED, [keys["revoked"]], '"api_key_revoked"', status=401)
     uncounted = ask("hot key, usage not counted", GUARDED, [keys["uncounted"]])
     limited = ask("hot key, rate limit in memory", GUARDED, [keys["limited"]])
@@ -52,8 +53,8 @@ def usual(database: Database) -> Iterator[Row]:
     yield Row("dict", one, in_memory)
     yield Row("even", even, bare)
     yield Row("wrong", wrong, bare)
-    yield Row("checksum", mistyped, bare)
-    yield Row("checksum", mistyped, one)
+    yield Row("malformed", malformed, bare)
+    yield Row("malformed", malformed, one)
     yield Row("revoked", revoked, bare)
     yield Row("usage", one, uncounted)
     yield Row("limit", limited, one)

@@ -27,8 +27,9 @@ class Keys(TypedDict):
     limited: str
     uncounted: str
     revoked: str
+    admin: str
     wrong: list[str]
-    mistyped: str
+    malformed: str
     even: list[str]
 
 

@@ -53,19 +53,22 @@ class Contestant:
 
     def prepare(self, pace: Pace) -> None:
         self.load = Load(self.server.connections[:1], self.request)
-        self._burst(0)  # one request alone: if there is a cache, the rest find it filled
+        self.burst(0)  # one request alone: if there is a cache, the rest find it filled
         self.load = Load(self.server.connections, self.request)
-        self._burst(LONGEST_WARM_UP, max(self.warm_up, pace.warm_up))
+        self.burst(LONGEST_WARM_UP, max(self.warm_up, pace.warm_up))
 
-    def _burst(self, seconds: float, most: int = 10**9) -> Burst:
+    def burst(self, seconds: float, most: int = 10**9) -> Burst:
         try:
             return self.load.burst(seconds, most)
         except WrongAnswer as wrong:
             raise WrongAnswer(f"{self.name}: {wrong}") from None
 
+    def measured_burst(self, seconds: float) -> Burst:
+        return self.burst(seconds)
+
     def run(self, seconds: float) -> None:
         before, database_before, own_before = self.server.cpu(), self.server.database_cpu(), time.thread_time()
-        burst = self._burst(seconds)
+        burst = self.measured_burst(seconds)
         own_after, after, database_after = time.thread_time(), self.server.cpu(), self.server.database_cpu()
         requests = len(burst.latencies)
         figures = burst.seconds, used(before, after), used(database_before, database_after)

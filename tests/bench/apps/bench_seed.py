@@ -13,9 +13,10 @@ from uuid import uuid4
 from sqlalchemy import func, insert, literal_column, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.api_keys import format as key_format
 from app.api_keys.models import UserApiKey
-from app.database import create_engine, utc_now
+from app.auth import key_format
+from app.auth.scopes import Scope
+from app.core.database import create_engine, utc_now
 from app.settings import get_settings
 from app.users.models import User
 
@@ -53,8 +54,8 @@ class Maker:
     def text(self) -> str:
         return key_format.generate(self.settings.api_key_prefix, self.settings.key_environment).text
 
-    def owner(self, number: int) -> dict[str, object]:
-        return self._owner | {"id": uuid4(), "email": f"{number}@example.com"}
+    def owner(self, number: int, **fields: object) -> dict[str, object]:
+        return self._owner | {"id": uuid4(), "email": f"{number}@example.com"} | fields
 
     def key(self, text: str, owner: dict[str, object], **fields: object) -> dict[str, object]:
         of_text = {
@@ -76,12 +77,14 @@ def wrong_secret(key: str, other: str) -> str:
 async def fill(engine: AsyncEngine, wanted: int) -> dict[str, object]:
     maker = Maker()
     even = [maker.text() for _ in range(min(wanted, MOST_USABLE))]
-    hot, limited, uncounted, revoked = (maker.text() for _ in range(4))
+    hot, limited, uncounted, revoked, admin = (maker.text() for _ in range(5))
     owners = [maker.owner(number) for number in range(len(even) // KEYS_PER_USER + 1)]
     rows = [maker.key(key, owners[number // KEYS_PER_USER]) for number, key in enumerate(even)]
     rows += [maker.key(key, owners[0]) for key in (hot, uncounted)]
     rows += [maker.key(limited, owners[0], rate_limit=HARMLESS_LIMIT)]
     rows += [maker.key(revoked, owners[0], revoked_at=maker.now)]
+    owners.append(maker.owner(len(owners), is_admin=True))
+    rows += [maker.key(admin, owners[-1], scopes=[*Scope])]
     async with engine.begin() as connection:
         await connection.execute(insert(USERS), owners)
         await connection.execute(insert(API_KEYS), rows)
@@ -90,8 +93,9 @@ async def fill(engine: AsyncEngine, wanted: int) -> dict[str, object]:
         "limited": limited,
         "uncounted": uncounted,
         "revoked": revoked,
+        "admin": admin,
         "wrong": [wrong_secret(key, maker.text()) for key in even[:WRONG_KEYS]],
-        "mistyped": hot[:-1] + ("a" if hot[-1] != "a" else "b"),
+        "malformed": hot[:-1] + ("a" if hot[-1] != "a" else "b"),
         "even": even,
     }
 

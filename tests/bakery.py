@@ -75,10 +75,12 @@ PYTHONS = {version: python for version in ("3.11", "3.13") if (python := find_py
 }
 
 
-def lend_environment(project: Path, python: str) -> None:
+def lend_environment(project: Path, python: str, *packages: str) -> None:
     """Give the project the .venv that its own Makefile made, once per Python and set of dependencies, for a twin.
 
     And what mypy learned there of the libraries: a copy, because two that run at once would read each other's modules.
+    With `packages`, which the project does not depend on, the .venv is a copy of the twin's. Run its programs as
+    `.venv/bin/python -m …`, because its scripts start the twin's Python.
     """
     text = (project / "pyproject.toml").read_text("utf-8")
     wanted = tomllib.loads(text)
@@ -92,6 +94,19 @@ def lend_environment(project: Path, python: str) -> None:
             run(["make", ".venv", f"PYTHON={python}"], twin)
             run([".venv/bin/mypy"], twin)
             (twin / "complete").touch()
-    (project / ".venv").symlink_to(twin / ".venv")
+    (project / ".venv").symlink_to(_extended(twin, packages) if packages else twin / ".venv")
     shutil.copytree(twin / ".mypy_cache", project / ".mypy_cache")
     os.utime(project / "pyproject.toml", (0, 0))  # older than the .venv, or make would build it anew
+
+
+def _extended(twin: Path, packages: tuple[str, ...]) -> Path:
+    """A copy of the twin's .venv with more packages. Hard links make it cheap."""
+    copy = twin.with_name(f"{twin.name}-{sha256(repr(packages).encode()).hexdigest()[:16]}")
+    with FileLock(f"{copy}.lock", timeout=TIMEOUT):
+        if not (copy / "complete").exists():
+            shutil.rmtree(copy, ignore_errors=True)
+            shutil.copytree(twin / ".venv", copy / ".venv", symlinks=True, copy_function=os.link)
+            install = ["uv", "pip", "install", "--quiet", f"--python={copy}/.venv/bin/python"]
+            run([sys.executable, "-m", *install, *packages], copy)
+            (copy / "complete").touch()
+    return copy / ".venv"

@@ -1,12 +1,15 @@
 import os
 import shutil
-from collections.abc import Generator
+import tempfile
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
-from tests.bakery import PYTHONS, ROOT
+from tests import bakery
+from tests.bakery import PYTHONS, ROOT, lend_environment, run
+from tests.servers import PostgreSQL, PostgresqlStore, SqliteStore, Store, environment, find_postgresql
 
 
 class Baked(Protocol):
@@ -27,7 +30,9 @@ def pytest_report_header() -> str:
     return f"baked projects run on Python {' and '.join(PYTHONS)}"
 
 
-LONGEST = {"test_docs_executed", "test_generated_project", "test_update"}
+collect_ignore = ["project"]  # test_fuzzing.py runs these tests in a baked project
+
+LONGEST = {"test_docs_executed", "test_fuzzing", "test_generated_project", "test_races", "test_update"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -65,3 +70,49 @@ def bake(cookies: Cookies, template: Path) -> Bake:
 @pytest.fixture(scope="session")
 def postgresql() -> str:
     return os.environ.get("TEST_DATABASE_URL") or pytest.skip("TEST_DATABASE_URL names no PostgreSQL server")
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    project = bakery.bake(tmp_path_factory.mktemp("production") / "baked")
+    lend_environment(project, next(iter(PYTHONS.values())))
+    return project
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[PostgreSQL]:
+    binaries = find_postgresql() or pytest.skip("PostgreSQL is not installed")
+    # Not in pytest's folders: PostgreSQL may run as another user, who may not look into them.
+    with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:
+        server = PostgreSQL(binaries, Path(folder))
+        with server.running():
+            yield server
+
+
+def seeded(project: Path, store: Store) -> None:
+    command = [f"{project}/.venv/bin/python", "-m", "app", "start", "admin@example.com"]
+    store.key = run(command, project, **environment(store)).splitlines()[-1]
+
+
+@pytest.fixture(scope="session")
+def sqlite_seed(project: Path, tmp_path_factory: pytest.TempPathFactory) -> SqliteStore:
+    store = SqliteStore(tmp_path_factory.mktemp("seed") / "app.db")
+    seeded(project, store)
+    return store
+
+
+@pytest.fixture(scope="session")
+def postgresql_seed(project: Path, cluster: PostgreSQL) -> PostgresqlStore:
+    store = PostgresqlStore.create(cluster)
+    seeded(project, store)
+    return store
+
+
+@pytest.hookimpl
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests have measured and recorded as `figures`."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for name, value in report.user_properties:
+                if name == "figures" and report.when == "call":
+                    terminalreporter.write_line(str(value))

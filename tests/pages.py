@@ -1,7 +1,8 @@
-"""Does what a page of docs/ says, word by word.
+"""Follows the instructions of a page of docs/.
 
-A block of `sh` is typed. One of `python` is the whole of the file that the paragraph before it begins with. One of
-`diff` names the files that it changes after `@@`; docs/delete-a-feature.md explains the rest of it to people.
+An `sh` block is run. A `python` block is the content of the file that starts the paragraph before
+it. A `diff` block names the files to edit after `@@`, and docs/delete-a-feature.md explains its
+format.
 """
 
 import os
@@ -17,7 +18,7 @@ REST = "…"
 
 
 def follow(page: str, project: Path, variables: Mapping[str, str], *, passing_over: bool = False) -> None:
-    """`passing_over`: what the project does not have, as somebody does who has been on another page before."""
+    """`passing_over` skips what the project does not have, after another page was followed."""
     for block in BLOCK.finditer(page):
         if block["language"] == "sh":
             os.utime(project / "pyproject.toml", (0, 0))  # older than the .venv, or make would build it anew
@@ -26,7 +27,7 @@ def follow(page: str, project: Path, variables: Mapping[str, str], *, passing_ov
 
 
 def write(page: str, project: Path, *, passing_over: bool) -> None:
-    """Only what is changed in files, without what is typed."""
+    """Edit the files, without running the commands."""
     for path, text in created(page).items():
         (project / path).write_text(text, "utf-8")
     for path, changes in diffs(page).items():
@@ -35,13 +36,13 @@ def write(page: str, project: Path, *, passing_over: bool) -> None:
 
 
 def created(page: str) -> dict[str, str]:
-    """The files that are new, and what is in them."""
+    """The files whose whole content the page shows."""
     blocks = [block for block in BLOCK.finditer(page) if block["language"] == "python"]
     return {path[1]: block["text"] for block in blocks if (path := FILE.match(block["before"]))}
 
 
 def diffs(page: str) -> dict[str, list[str]]:
-    """The files that change, and how."""
+    """The files that the page edits, and the lines of each edit."""
     blocks = [block["text"] for block in BLOCK.finditer(page) if block["language"] == "diff"]
     parts = (part.splitlines() for block in blocks for part in re.split("^@@ ", block, flags=re.MULTILINE)[1:])
     return {path: changes for path, *changes in parts}
@@ -50,7 +51,7 @@ def diffs(page: str) -> dict[str, list[str]]:
 def change(path: Path, changes: list[str], *, passing_over: bool) -> None:
     """From top to bottom: each line that is shown is the next such line of the file.
 
-    Of a line that is passed over, neither the rest is removed, nor does another one come in its place.
+    If a line is skipped, the lines that replace it are skipped too.
     """
     lines, at, is_there = path.read_text("utf-8").splitlines(), 0, True
     for sign, shown, following in _with_following(changes):
@@ -60,26 +61,36 @@ def change(path: Path, changes: list[str], *, passing_over: bool) -> None:
                 at += 1
         elif shown.strip() == REST:
             if is_there and sign == "-":
-                indent = shown.removesuffix(REST)
-                end = _end_of_block(lines, at, indent) if indent else _find(lines, at, following)
-                assert end is not None, f"{path}, from line {at + 1} on, does not hold: {following}"
+                end = _end(lines, at, shown.removesuffix(REST), following, passing_over=passing_over)
+                assert end is not None, f"{path}, from line {at + 1} on, does not contain: {following}"
                 del lines[at:end]
         else:
             found = _find(lines, at, shown)
             is_there = found is not None
-            assert is_there or passing_over, f"{path}, from line {at + 1} on, does not hold: {shown}"
+            assert is_there or passing_over, f"{path}, from line {at + 1} on, does not contain: {shown}"
             if found is not None:
                 at = found
                 if sign == "-":
                     del lines[at]
                 else:
                     at += 1
-    path.write_text("\n".join([*lines, ""]), "utf-8")
+    path.write_text("\n".join(lines).rstrip("\n") + "\n", "utf-8")
 
 
 def _with_following(changes: list[str]) -> Iterator[tuple[str, str, str]]:
-    for line, following in zip(changes, [*changes[1:], ""], strict=True):
+    """The sign, the line, and the next line that the file already contains."""
+    for number, line in enumerate(changes, start=1):
+        following = next((one for one in changes[number:] if not one.startswith("+")), "")
         yield line[:1], line[1:], following[1:]
+
+
+def _end(lines: list[str], start: int, indent: str, following: str, *, passing_over: bool) -> int | None:
+    """Where `…` ends: with the indented block, before the line that follows, or with the file."""
+    if indent:
+        is_outside = (bool(line) and not line.startswith(indent) for line in lines[start:])
+        return next((start + n for n, outside in enumerate(is_outside) if outside), len(lines))
+    end = _find(lines, start, following) if following else len(lines)
+    return len(lines) if end is None and passing_over else end
 
 
 def _find(lines: list[str], start: int, shown: str) -> int | None:
@@ -88,8 +99,3 @@ def _find(lines: list[str], start: int, shown: str) -> int | None:
         if lines[at] == shown or (beginning != shown and lines[at].startswith(beginning)):
             return at
     return None
-
-
-def _end_of_block(lines: list[str], start: int, indent: str) -> int:
-    beyond = (at for at in range(start, len(lines)) if lines[at] and not lines[at].startswith(indent))
-    return next(beyond, len(lines))

@@ -28,7 +28,7 @@ from tests.demo import PATIENCE
 
 T = TypeVar("T")
 README = ROOT / "{{cookiecutter.project_slug}}" / "README.md"
-SERVE = re.compile(r"`uvicorn (--factory .*?) --reload (.*?)`")
+SERVE = re.compile(r"`uvicorn (app.main:app) --reload (.*?)`")
 GRACE = 10  # seconds that an instance has to finish what it has begun
 PEPPER = "1:gZ0b-3m1Qe7xU9fWc5sKt8yRj2vHnL4aPdXo6iTuEMk"
 

@@ -1,4 +1,4 @@
-"""The deployment files: checked by the real validators, and what they start is started, without containers."""
+"""The deployment files: the real validators check them, and their commands are run, without containers."""
 
 import ast
 import json
@@ -34,16 +34,19 @@ APPS = [COMPOSE["services"][name] for name in ("app-1", "app-2", "migrate")]
 
 
 def constant(file: str, name: str) -> int:
-    """What an assignment in the generated project says."""
-    (text,) = re.findall(rf"^{name} = ([\d *]+)", (PROJECT / file).read_text("utf-8"), re.MULTILINE)
-    return int(eval(text, {}))  # noqa: S307 - digits and asterisks
+    """The number that the generated project assigns to a name, or its default in the settings."""
+    pattern = rf"^ *{name}(?:: int)? = (?:Field\(default=)?([\d_]+)"
+    (text,) = re.findall(pattern, (PROJECT / file).read_text("utf-8"), re.MULTILINE)
+    return int(text)
 
 
 def setting_names() -> set[str]:
-    tree = ast.parse((PROJECT / "app/settings.py").read_text("utf-8"))
-    (settings,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Settings")
-    fields = (node.target for node in settings.body if isinstance(node, ast.AnnAssign))
-    return {target.id.upper() for target in fields if isinstance(target, ast.Name)}
+    """Of all features: the fields of each class whose name ends with Settings."""
+    trees = [ast.parse(path.read_text("utf-8")) for path in PROJECT.glob("app/**/settings.py")]
+    classes = (node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef))
+    fields = (node for one in classes if one.name.endswith("Settings") for node in one.body)
+    targets = (node.target for node in fields if isinstance(node, ast.AnnAssign))
+    return {target.id.upper() for target in targets if isinstance(target, ast.Name)}
 
 
 # The validators
@@ -113,7 +116,7 @@ def test_a_broken_copy_is_not(copy: Path, validate: Validator, file: str, good: 
 # What no validator knows
 
 
-def test_nobody_is_root_and_nothing_can_be_written() -> None:
+def test_no_container_runs_as_root_or_can_write_to_its_disk() -> None:
     user, _, group = DOCKERFILE.rest("USER").partition(":")
     for workload in WORKLOADS:
         pod = workload["template"]["spec"]
@@ -136,7 +139,7 @@ def test_nobody_is_root_and_nothing_can_be_written() -> None:
         assert service["security_opt"] == ["no-new-privileges:true"]
 
 
-def test_only_the_proxy_is_reached_from_outside() -> None:
+def test_only_the_proxy_can_be_reached_from_outside() -> None:
     services = COMPOSE["services"]
     assert [name for name, service in services.items() if "ports" in service] == ["proxy"]
     assert COMPOSE["networks"]["back"]["internal"] is True
@@ -148,7 +151,7 @@ def test_only_the_proxy_is_reached_from_outside() -> None:
     assert sorted(port["port"] for rule in policy["egress"] for port in rule["ports"]) == [53, 53, 5432, 6379]
 
 
-def test_the_proxy_that_is_trusted_is_the_one_in_front() -> None:
+def test_the_app_trusts_the_proxy_in_front_of_it() -> None:
     (network,) = COMPOSE["networks"]["front"]["ipam"]["config"]
     assert [app["environment"]["TRUSTED_PROXIES"] for app in APPS] == [network["subnet"]] * 3
     assert COMPOSE["services"]["proxy"]["networks"] == ["front"]
@@ -179,7 +182,7 @@ def test_every_variable_is_a_setting(name: str, variables: dict[str, str]) -> No
     assert variables["ENVIRONMENT"] == "production"
 
 
-def test_the_secret_that_a_comment_names_holds_settings() -> None:
+def test_the_comment_names_the_settings_in_the_secret() -> None:
     text = (PROJECT / "kubernetes/kustomization.yaml").read_text("utf-8")
     (names,) = re.findall(r"^# (.*) are in the Secret", text, re.MULTILINE)
     assert set(re.findall(r"[A-Z_]{3,}", names)) == {"DATABASE_URL", "REDIS_URL", "API_KEY_PEPPERS"}
@@ -201,14 +204,14 @@ def test_a_missing_secret_stops_compose() -> None:
     assert set(re.findall(r"\$\{(\w+):\?", text)) == {"API_KEY_PEPPERS", "POSTGRES_PASSWORD"}
 
 
-def test_images_are_pinned_and_have_short_names() -> None:
+def test_images_are_pinned() -> None:
     images = [rest.partition(" ")[0] for stage in range(2) for rest in DOCKERFILE.rests("FROM", stage)]
     images += [service["image"] for service in COMPOSE["services"].values() if "build" not in service]
     for image in images:
         assert re.fullmatch(r"[a-z]+:\d+(\.\d+)?(-slim)?", image), image
 
 
-def test_what_stops_has_the_time_it_needs() -> None:
+def test_an_instance_has_enough_time_to_stop() -> None:
     graceful = int(DOCKERFILE.command[DOCKERFILE.command.index("--timeout-graceful-shutdown") + 1])
     needed = graceful + constant("app/usage/recorder.py", "SHUTDOWN_SECONDS")
     assert {app["stop_grace_period"] for app in APPS} == {"20s"}
@@ -218,7 +221,7 @@ def test_what_stops_has_the_time_it_needs() -> None:
     assert delay + needed < pod["terminationGracePeriodSeconds"]
 
 
-def test_probes_ask_the_right_question_and_wait_for_its_answer() -> None:
+def test_probes_use_the_right_path_and_wait_long_enough() -> None:
     (container,) = KUBERNETES["Deployment"]["spec"]["template"]["spec"]["containers"]
     probes = {kind: container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "liveness", "readiness")}
     assert probes == {"startup": "/health/live", "liveness": "/health/live", "readiness": "/health/ready"}
@@ -229,15 +232,17 @@ def test_the_autoscaler_leaves_postgresql_enough_connections() -> None:
     most = KUBERNETES["HorizontalPodAutoscaler"]["spec"]["maxReplicas"]
     surge = KUBERNETES["Deployment"]["spec"]["strategy"]["rollingUpdate"]["maxSurge"]
     migration = 1
-    assert (most + surge) * constant("app/database.py", "POOL_SIZE") + migration <= DEFAULT_CONNECTIONS
+    names = ("SESSION_CONNECTIONS", "LOOKUP_CONNECTIONS")
+    of_each_process = sum(constant("app/core/database.py", name) for name in names)
+    assert (most + surge) * of_each_process + migration <= DEFAULT_CONNECTIONS
 
 
-def test_the_proxy_bounds_what_the_app_leaves_unbounded() -> None:
+def test_the_proxy_limits_what_the_app_does_not_limit() -> None:
     text = (PROJECT / "Caddyfile").read_text("utf-8")
     for name in ("read_header", "read_body", "write", "idle", "max_header_size", "dial_timeout"):
         assert re.search(rf"^\t+{name} \d+(s|m|KiB)$", text, re.MULTILINE), name
     assert "max_size 1MiB\n" in text
-    assert constant("app/logging.py", "LARGEST_BODY") == 1024 * 1024
+    assert constant("app/settings.py", "request_body_limit") <= 1024 * 1024
     kept_by_proxy = int(re.findall(r"keepalive (\d+)s", text)[0])
     assert int(DOCKERFILE.command[DOCKERFILE.command.index("--timeout-keep-alive") + 1]) > kept_by_proxy
 
@@ -276,7 +281,7 @@ def sync(folder: Path) -> None:
     run(["sh", "-ec", re.sub(r"--mount=\S+", "", command)], folder, **variables, UV_PYTHON=PYTHON, PATH=path)
 
 
-def test_a_lock_is_taken_as_it_is(image: Path, tmp_path: Path) -> None:
+def test_a_lock_file_stays_unchanged(image: Path, tmp_path: Path) -> None:
     for name in ("pyproject.toml", "uv.lock"):
         shutil.copy(image / name, tmp_path)
     before = (tmp_path / "uv.lock").read_bytes()
@@ -284,7 +289,7 @@ def test_a_lock_is_taken_as_it_is(image: Path, tmp_path: Path) -> None:
     assert (tmp_path / "uv.lock").read_bytes() == before
 
 
-def test_an_image_holds_what_it_needs_and_no_more(image: Path) -> None:
+def test_an_image_contains_only_what_it_needs(image: Path) -> None:
     assert {path.name for path in image.iterdir()} - {"uv.lock"} == {
         ".venv",
         "alembic.ini",
@@ -317,9 +322,9 @@ def migrate(image: Path, variables: dict[str, str], command: list[str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_it_serves_in_production_without_telling_what_it_is() -> None:
+def test_the_server_in_production_does_not_disclose_its_software() -> None:
     command = " ".join(DOCKERFILE.command)
-    assert command.startswith("uvicorn --factory app.main:create_app --host 0.0.0.0 ")
+    assert command.startswith("uvicorn app.main:app --host 0.0.0.0 ")
     for option in ("--no-access-log", "--no-proxy-headers", "--no-server-header"):
         assert option in command
 
@@ -385,7 +390,7 @@ def fronted(image: Path, folder: Path) -> Iterator[Front]:
         yield Front(ports[0], apps, folder)
 
 
-def test_the_address_that_the_app_sees_is_the_clients_and_not_what_it_claims(front: Front) -> None:
+def test_the_app_sees_the_address_of_the_client_and_not_the_one_it_claims(front: Front) -> None:
     headers = {"X-Forwarded-For": "192.0.2.66", "X-Request-ID": "forged"}
     assert ask(front.port, "/v1/users/me", headers=headers, source="127.0.0.2")[0] == 401
     time.sleep(0.1)
@@ -394,7 +399,7 @@ def test_the_address_that_the_app_sees_is_the_clients_and_not_what_it_claims(fro
     assert line["client"] == "127.0.0.2"
 
 
-def test_too_much_is_refused_by_the_proxy_as_a_problem(front: Front) -> None:
+def test_the_proxy_rejects_a_large_body_with_a_problem(front: Front) -> None:
     port = front.port
     blocks = [b"x" * 65_536] * 17
     bodies: list[bytes | Iterator[bytes]] = [b"".join(blocks), iter(blocks)]
@@ -405,7 +410,7 @@ def test_too_much_is_refused_by_the_proxy_as_a_problem(front: Front) -> None:
     assert ask(port, "/health/live", headers={"X-Long": "x" * 65_536})[0] == 431
 
 
-def test_whoever_sends_a_head_too_slowly_is_cut_off(front: Front) -> None:
+def test_a_client_that_sends_its_head_too_slowly_is_disconnected(front: Front) -> None:
     with socket.create_connection(("127.0.0.1", front.port), timeout=10) as connection:
         connection.sendall(b"GET /health/live HTTP/1.1\r\n")
         began = time.monotonic()
@@ -414,7 +419,9 @@ def test_whoever_sends_a_head_too_slowly_is_cut_off(front: Front) -> None:
         assert time.monotonic() - began < 5
 
 
-def test_an_instance_that_dies_is_not_noticed_and_without_any_there_is_a_problem(image: Path, tmp_path: Path) -> None:
+def test_clients_do_not_notice_the_loss_of_one_instance_and_get_a_problem_without_any(
+    image: Path, tmp_path: Path
+) -> None:
     with fronted(image, tmp_path) as front:
         front.apps[0].kill()
         assert {ask(front.port, "/health/ready")[0] for _ in range(50)} == {200}

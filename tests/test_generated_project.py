@@ -10,7 +10,6 @@ from tests.bakery import FRUGAL, PYTHONS, ROOT, lend_environment, run
 from tests.conftest import Bake
 from tests.demo import free_port, running
 
-every_database = pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 oldest_python, *_, newest_python = [next(iter(PYTHONS.values())), *PYTHONS.values()]
 
 # Every answer meets every answer of each other question, and each Python.
@@ -33,8 +32,8 @@ ODD = {
     "author": """O'Brien, "Bob" <bob@example.com>""",
 }
 
-# The tests of a project that read files which answers are in: .env.example and pyproject.toml.
-READ_ANSWERS = [f"tests/test_{name}.py" for name in ("docs", "main", "openapi", "settings")]
+# The tests of a project that read files which contain answers: .env.example and pyproject.toml.
+READ_ANSWERS = [f"tests/{name}.py" for name in ("test_docs", "test_main", "core/test_openapi", "test_settings")]
 
 
 @pytest.mark.parametrize(
@@ -49,14 +48,6 @@ def test_its_tests_pass(bake: Bake, request: pytest.FixtureRequest, database: st
     project = bake(database=database, deployment=deployment, ci=ci)
     lend_environment(project, python)
     run(["make", "test"], project, **FRUGAL, **variables)
-
-
-@every_database
-def test_every_answer_is_as_the_description_says(bake: Bake, request: pytest.FixtureRequest, database: str) -> None:
-    variables = {"TEST_DATABASE_URL": request.getfixturevalue("postgresql")} if database == "postgresql" else {}
-    project = bake(database=database)
-    lend_environment(project, oldest_python)
-    run([".venv/bin/pytest", "-n0", "tests/test_schemathesis.py"], project, SCHEMATHESIS_EXAMPLES="3", **variables)
 
 
 def test_the_pairs_are_all_there() -> None:

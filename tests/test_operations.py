@@ -1,4 +1,4 @@
-"""What docs/operations.md of the generated project tells people to do, done on a bake."""
+"""Does what docs/operations.md says, in a generated project."""
 
 import re
 import shutil
@@ -22,7 +22,7 @@ ADMIN = "admin@example.com"
 
 
 def commands(heading: str) -> list[str]:
-    """What is to be typed below a heading: the blocks that say they are `sh`."""
+    """The blocks of `sh` below a heading."""
     (section,) = re.findall(rf"^### {heading}\n(.*?)(?=^##)", PAGE, re.MULTILINE | re.DOTALL)
     return re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
 
@@ -64,7 +64,7 @@ def test_a_backup_of_sqlite_is_restored(project: Path, tmp_path: Path) -> None:
         assert ask(port, "/v1/users/me", headers={"Authorization": f"Bearer {key}"})[0] == 200
         typed(backup, project)
         app(project, "users", "create", "late@example.com")
-    # The server was killed: its journal is still there, with the late user in it.
+    # The server was killed, so its journal still exists and contains the late user.
     assert (project / "app.db-wal").stat().st_size
     typed(restore, project)
     assert users(project) == [ADMIN]
@@ -82,7 +82,7 @@ def sql(url: str, statement: str) -> None:
 
 @pytest.fixture
 def postgresql_url(postgresql: str) -> Iterator[str]:
-    """A database of its own, and the programs of PostgreSQL."""
+    """A separate database. The programs of PostgreSQL are required."""
     if missing := [name for name in ("createdb", "pg_dump", "pg_restore", "psql") if not shutil.which(name)]:
         pytest.skip(f"{missing} are not installed")
     name = f"test_{uuid4().hex}"
@@ -116,7 +116,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def expand(project: Path) -> None:
-    """The next version: users have a nickname, which is nullable."""
+    """Make the next version, whose users have a nullable nickname."""
     models = project / "app/users/models.py"
     last_name = '    last_name: str = Field(default="", max_length=100)\n'
     text = models.read_text("utf-8")
@@ -126,8 +126,8 @@ def expand(project: Path) -> None:
     run(["make", "migration", "m=add nicknames"], project, DATABASE_URL="sqlite:///scratch.db")
 
 
-def test_an_upgrade_has_no_down_time(project: Path, database_url: str, tmp_path: Path) -> None:
-    """Old and new instance side by side, while clients go on."""
+def test_an_upgrade_has_no_downtime(project: Path, database_url: str, tmp_path: Path) -> None:
+    """The old and the new version serve the same database at the same time."""
     new = Path(shutil.copytree(project, tmp_path / "new", symlinks=True))
     expand(new)
     variables = {"DATABASE_URL": database_url, "PATH": f"{project}/.venv/bin:/usr/bin:/bin", "RATE_LIMIT": ""}
@@ -137,7 +137,7 @@ def test_an_upgrade_has_no_down_time(project: Path, database_url: str, tmp_path:
     stop = Event()
 
     def client(port: int) -> set[int]:
-        """What is answered to somebody who creates users, reads them and asks for readiness, until told to stop."""
+        """Creates users, reads them and asks for readiness until told to stop. Returns the statuses."""
         statuses = set()
         while not stop.is_set():
             body = f'{{"email": "{uuid4().hex}@example.com"}}'

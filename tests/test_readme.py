@@ -1,6 +1,6 @@
-"""What the READMEs tell people to type, typed: every block that says it is `sh`, in order, in one shell.
+"""Runs the `sh` blocks of the READMEs, in order, in one shell.
 
-A block that says `console` shows a session and is not run.
+A `console` block shows a session and is not run.
 """
 
 import os
@@ -16,8 +16,8 @@ from tests.demo import free_port
 SH = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SERVES = re.compile(r"^(?:make run|.*\buvicorn .*)$", re.MULTILINE)
 
-# What people do in a second terminal comes after `serve`; a second server takes the first one's place. KEY is the key
-# that the first start prints.
+# The commands after `serve` are those of a second terminal. A second server replaces the first. KEY is the key that the
+# first start prints.
 SESSION = """
 stop() { [ -z "${server-}" ] || { kill -INT -- "-$server"; wait "$server" || true; }; }
 trap stop EXIT
@@ -38,7 +38,7 @@ serve() {
 
 def typed(readme: Path) -> str:
     blocks = SH.findall(readme.read_text("utf-8"))
-    assert blocks, f"{readme} holds no ```sh block"
+    assert blocks, f"{readme} contains no ```sh block"
     return "".join(blocks)
 
 

@@ -13,7 +13,7 @@ import editorconfig
 import pytest
 
 from hooks.answers import DEPENDENCIES
-from tests.bakery import PROJECT, ROOT, run
+from tests.bakery import PROJECT, PYTHONS, ROOT, lend_environment, run
 from tests.conftest import Bake, Cookies
 
 BRACES = re.compile(r"(?<!\$)\{\{|\{%|\{#")  # not the ${{ … }} of GitHub's workflows
@@ -44,7 +44,7 @@ def test_a_project_says_which_version_it_was_made_from_and_how_to_update(bake: B
     version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
     project = bake()
     readme = (project / "README.md").read_text("utf-8")
-    assert f"Made from version {version} of the template" in readme
+    assert f"Generated from version {version} of the template" in readme
     assert "$ cruft update" in readme
     assert f"cruft link ADDRESS --checkout v{version}" in readme
     assert tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["tool"]["cruft"] == {"skip": [".env"]}
@@ -80,6 +80,28 @@ def test_all_combinations_bake_and_share_what_they_have_in_common(bake: Bake, te
     assert {name for name, _ in versions} == contents(template / PROJECT.name).keys()
 
 
+ACTIVE = re.compile(r"^([A-Z_]+)=", re.MULTILINE)
+
+
+def test_only_what_a_project_must_set_is_active_in_its_env(bake: Bake) -> None:
+    for answers in ALL:
+        project = bake(**answers)
+        for name in (".env.example", ".env"):
+            active = ACTIVE.findall((project / name).read_text("utf-8"))
+            assert active == ["DATABASE_URL", "API_KEY_PEPPERS"]
+
+
+def test_a_new_default_in_the_settings_takes_effect(bake: Bake) -> None:
+    project = bake()
+    lend_environment(project, next(iter(PYTHONS.values())))
+    settings = project / "app/settings.py"
+    text = settings.read_text("utf-8")
+    assert text.count('"600/minute"') == 1
+    settings.write_text(text.replace('"600/minute"', '"7/second"'), "utf-8")
+    print_limit = "from app.settings import get_settings; print(get_settings().rate_limit)"
+    assert run([".venv/bin/python", "-c", print_limit], project) == "7/second\n"
+
+
 def assert_is_rendered(project: dict[str, bytes]) -> None:
     for name, text in project.items():
         assert b"cookiecutter." not in text, name
@@ -100,7 +122,8 @@ def test_every_file_is_as_its_editorconfig_says(template: Path) -> None:
         text = path.read_text("utf-8") if path.is_file() and path.suffix != ".pyc" else ""
         if text:
             says = editorconfig.get_properties(str(path))
-            first_indent = re.search(r"^[ \t]+(?=\S)", text, re.MULTILINE)
+            code = re.sub(r'""".*?"""', "", text, flags=re.DOTALL)  # prose has lists
+            first_indent = re.search(r"^[ \t]+(?=\S)", code, re.MULTILINE)
             indent = "\t" if says["indent_style"] == "tab" else " " * int(says["indent_size"])
             assert path.suffix == ".md" or not first_indent or first_indent[0] == indent, path
             assert text.endswith("\n"), path

@@ -22,22 +22,23 @@ from tests.watch import touched
         (["tests/users/test_router.py"], ["tests/users/test_router.py"]),
         (["tests/test_gone.py"], ["tests"]),
         (["tests/conftest.py"], ["tests"]),
-        (["app/pagination.py"], ["tests"]),  # it has no tests of its own
+        (["app/core/pagination.py"], ["tests/core"]),
+        (["app/__main__.py"], ["tests"]),  # it has no tests of its own
         (["app/users/service.py", "pyproject.toml"], ["tests"]),
         (["migrations/env.py"], ["tests"]),
     ],
 )
-def test_a_change_runs_the_tests_that_it_touches(changed: list[str], tests: list[str]) -> None:
+def test_a_change_runs_the_tests_of_the_changed_files(changed: list[str], tests: list[str]) -> None:
     assert touched(Path(PROJECT.name, path) for path in changed) == tests
 
 
 @pytest.mark.parametrize("path", ["hooks/answers.py", "cookiecutter.json"])
-def test_what_makes_every_file_runs_every_test(path: str) -> None:
+def test_a_change_of_what_generates_every_file_runs_every_test(path: str) -> None:
     assert touched([Path(path)]) == ["tests"]
 
 
-def test_a_save_bakes_again_and_runs_the_tests_that_it_touches(bake: Bake, template: Path, tmp_path: Path) -> None:
-    lend_environment(bake(), next(iter(PYTHONS.values())))  # made there, and found by the copy
+def test_a_save_bakes_again_and_runs_the_tests_of_the_saved_file(bake: Bake, template: Path, tmp_path: Path) -> None:
+    lend_environment(bake(), next(iter(PYTHONS.values())))  # the copy finds it
     checkout = Path(shutil.copytree(template, tmp_path / "checkout"))
     (checkout / "build").mkdir()
     (checkout / "build/environments").symlink_to(ENVIRONMENTS)
@@ -46,7 +47,7 @@ def test_a_save_bakes_again_and_runs_the_tests_that_it_touches(bake: Bake, templ
     log = tmp_path / "log"
 
     def save_until_noticed() -> bool:
-        """What is saved before the watch begins goes by unnoticed."""
+        """A save before the watch begins is not noticed."""
         service.write_text(saved, "utf-8")
         return "→" in log.read_text("utf-8")
 

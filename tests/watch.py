@@ -1,4 +1,4 @@
-"""Bake again whenever the template is saved, and run those tests of the project that the change touches."""
+"""Bake again whenever the template is saved, and run the project's tests of the changed files."""
 
 import shutil
 import subprocess
@@ -15,7 +15,7 @@ FOLDER = BUILD / "watch"
 
 
 def main() -> None:
-    print("Save a file of the template, and its tests run here. Ctrl-C ends it.", flush=True)
+    print("Save a file of the template, and its tests run here. Stop with Ctrl-C.", flush=True)
     for changes in watch(*WATCHED):
         changed = {Path(path).relative_to(ROOT) for _, path in changes}
         tests = touched(changed)
@@ -24,7 +24,7 @@ def main() -> None:
 
 
 def touched(changed: Iterable[Path]) -> list[str]:
-    """The tests of the files; all, if one of the files has none of its own."""
+    """The tests of the files. If one of the files has none, all tests."""
     tests = {tests_of(path) for path in changed}
     return ["tests"] if "tests" in tests else sorted(tests)
 
@@ -47,7 +47,7 @@ def run_tests(tests: list[str]) -> None:
     try:
         project = bake(FOLDER)
         lend_environment(project, next(iter(PYTHONS.values())))
-    except AssertionError as error:  # half a sentence was saved: the next save may complete it
+    except AssertionError as error:  # the file is incomplete: the next save may complete it
         print(error, flush=True)
     else:
         subprocess.run([".venv/bin/pytest", "-q", *tests], cwd=project, env=user_environ(), check=False)

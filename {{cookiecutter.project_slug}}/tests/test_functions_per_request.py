@@ -7,6 +7,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 
 import pytest
+from fastapi import FastAPI
 from httpx import Response
 
 import app as package
@@ -59,6 +60,7 @@ async def count_calls(client: KeyClient, method: str, path: str, body: object) -
     ],
 )
 async def test_a_request_calls_few_functions_in_few_files(
+    app: FastAPI,
     as_user: AsUser,
     monkeypatch: pytest.MonkeyPatch,
     method: str,
@@ -72,6 +74,8 @@ async def test_a_request_calls_few_functions_in_few_files(
     me = await as_user()
     await me.request(method, path, json=body)
     calls = await count_calls(me, method, path, body)
+    async with app.state.verifier.cache.running():
+        pass  # waits for the read of the audit log, whose connection would never be closed
     files = {code.co_filename for code in calls}
     lines = [f"{calls.total()} calls of {len(calls)} functions in {len(files)} files:"]
     for code, number in calls.items():

@@ -89,7 +89,7 @@ AUTHENTICATION = [
     *mutants(
         DEPENDENCIES,
         "auth/test_verifier.py",
-        ("ignores the networks of a key", "if networks is not None:", "if False:"),
+        ("ignores the networks of a key", "if caller.networks is not None:", "if False:"),
     ),
     *mutants(
         DEPENDENCIES,
@@ -163,8 +163,8 @@ AUTHENTICATION = [
         ),
         (
             "rejects valid keys from an address that guessed",
-            "    try:\n        verified = ",
-            "    await rate_limiter.count_failure(client_address(connection))\n    try:\n        verified = ",
+            "    try:\n        caller = ",
+            "    await rate_limiter.count_failure(client_address(connection))\n    try:\n        caller = ",
         ),
         (
             "does not limit requests",
@@ -459,30 +459,30 @@ KEY_CACHE = [
         CACHE,
         "auth/test_cache.py",
         ("cannot turn the cache off", "self._seconds = seconds", "self._seconds = seconds or 10"),
-        ("never uses its cache", "return verified if is_valid else None", "return None"),
+        ("never uses its cache", "return caller if is_valid else None", "return None"),
         ("keeps an entry for ever", "            and now - asked_at < self._seconds\n", ""),
         ("uses entries from before a change", "asked_at > changed_at", "True"),
         (
             "overlooks changes of a key",
-            "            self._changed_at.get(verified.caller.key_id, 0.0),\n",
+            "            self._changed_at.get(caller.key_id, 0.0),\n",
             "            0.0,\n",
         ),
         (
             "overlooks changes of an owner",
-            "            self._changed_at.get(verified.caller.user_id, 0.0),\n",
+            "            self._changed_at.get(caller.user_id, 0.0),\n",
             "            0.0,\n",
         ),
         (
             "takes the time of a lookup when it is over",
-            "        asked_at = time.monotonic()\n        verified = await query(key)\n",
-            "        verified = await query(key)\n        asked_at = time.monotonic()\n",
+            "        asked_at = time.monotonic()\n        caller = await query(key)\n",
+            "        caller = await query(key)\n        asked_at = time.monotonic()\n",
         ),
         (
             "trusts an audit log that it has not read for a while",
             "            and now - max(asked_at, self._read_at) < TRUST_SECONDS\n",
             "",
         ),
-        ("uses keys after their expiry", "            and verified.expires_at > time.time()\n", ""),
+        ("uses keys after their expiry", "            and caller.expires_at > time.time()\n", ""),
         ("applies a read that a later one has overtaken", "if started_at < self._read_at:", "if False:"),
         ("counts a read from its end", "self._read_at = started_at", "self._read_at = time.monotonic()"),
         (

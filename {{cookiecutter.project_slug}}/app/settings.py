@@ -122,7 +122,6 @@ class Settings(EnvSettings):
     api_key_cache_seconds: float = Field(default=10, ge=0, le=10)
     rate_limit: RateLimit | None = "600/minute"
     failed_auth_limit: RateLimit | None = "60/minute"
-    rate_limit_fail_open: bool = False
     redis_url: Annotated[str | None, Field(repr=False)] = None
     request_body_limit: int = Field(default=65_536, ge=1)
     request_timeout_seconds: float = Field(default=10, gt=0, le=3600)

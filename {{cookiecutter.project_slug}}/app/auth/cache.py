@@ -26,7 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import col
 
 from app.audit.models import AuditEvent
-from app.auth.caller import Verified
+from app.auth.caller import Caller
 from app.core.database import Database
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ SINCE = {
 
 
 class Entry(NamedTuple):
-    verified: Verified
+    caller: Caller
     asked_at: float  # just before the lookup
 
 
@@ -55,14 +55,14 @@ class KeyCache:
         self._database = database
         self._seconds = seconds  # 0 turns the cache off
         self._entries: dict[bytes, Entry] = {}  # by fingerprint, oldest first
-        self._lookups: dict[bytes, asyncio.Task[Verified]] = {}  # in progress
+        self._lookups: dict[bytes, asyncio.Task[Caller]] = {}  # in progress
         self._changed_at: dict[str | UUID, float] = {}  # when this process learned of a change
         self._event_ids: set[UUID] = set()
         self._reads: set[asyncio.Task[None]] = set()
         self._read_started_at = 0.0  # the newest read
         self._read_at = 0.0  # the start of the newest read that succeeded
 
-    def get(self, key: str) -> Verified | None:
+    def get(self, key: str) -> Caller | None:
         if not self._seconds:
             return None
         now = time.monotonic()
@@ -71,20 +71,20 @@ class KeyCache:
         entry = self._entries.get(sha256(key.encode()).digest())
         if entry is None:
             return None
-        verified, asked_at = entry
+        caller, asked_at = entry
         changed_at = max(
-            self._changed_at.get(verified.caller.key_id, 0.0),
-            self._changed_at.get(verified.caller.user_id, 0.0),
+            self._changed_at.get(caller.key_id, 0.0),
+            self._changed_at.get(caller.user_id, 0.0),
         )
         is_valid = (
             asked_at > changed_at
             and now - asked_at < self._seconds
             and now - max(asked_at, self._read_at) < TRUST_SECONDS
-            and verified.expires_at > time.time()
+            and caller.expires_at > time.time()
         )
-        return verified if is_valid else None
+        return caller if is_valid else None
 
-    async def look_up(self, key: str, query: Callable[[str], Awaitable[Verified]]) -> Verified:
+    async def look_up(self, key: str, query: Callable[[str], Awaitable[Caller]]) -> Caller:
         """Query the database, once for all requests that miss the same key at the same time."""
         if not self._seconds:
             return await query(key)
@@ -98,15 +98,15 @@ class KeyCache:
         lookup.add_done_callback(lambda _: self._lookups.pop(fingerprint))
         return await asyncio.shield(lookup)
 
-    async def _look_up(self, key: str, query: Callable[[str], Awaitable[Verified]]) -> Verified:
+    async def _look_up(self, key: str, query: Callable[[str], Awaitable[Caller]]) -> Caller:
         asked_at = time.monotonic()
-        verified = await query(key)
+        caller = await query(key)
         fingerprint = sha256(key.encode()).digest()
         self._entries.pop(fingerprint, None)
-        self._entries[fingerprint] = Entry(verified, asked_at)
+        self._entries[fingerprint] = Entry(caller, asked_at)
         if len(self._entries) > MAX_ENTRIES:
             del self._entries[next(iter(self._entries))]
-        return verified
+        return caller
 
     def mark_changed(self, ids: Iterable[str | UUID]) -> None:
         """Invalidate the entries of these keys and users."""

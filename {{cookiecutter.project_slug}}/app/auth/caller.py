@@ -1,6 +1,6 @@
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
-from typing import NamedTuple
+from math import inf
 from uuid import UUID
 
 from app.auth.scopes import Scope
@@ -15,6 +15,8 @@ class Caller:
     user_id: UUID
     scopes: frozenset[Scope]
     rate_limit: str | None = None
+    expires_at: float = inf  # seconds since 1970
+    networks: tuple[IPv4Network | IPv6Network, ...] | None = None
 
     def require(self, *scopes: str) -> None:
         """Raises InsufficientScope."""
@@ -24,11 +26,3 @@ class Caller:
     @property
     def is_admin(self) -> bool:
         return Scope.ADMIN in self.scopes
-
-
-class Verified(NamedTuple):
-    """A usable key, and when and from where it is usable."""
-
-    caller: Caller
-    expires_at: float  # seconds since 1970, or infinity
-    networks: tuple[IPv4Network | IPv6Network, ...] | None

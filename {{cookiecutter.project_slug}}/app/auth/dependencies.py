@@ -40,14 +40,13 @@ async def authenticate(connection: HTTPConnection) -> Caller:
     rate_limiter: RateLimiter = connection.app.state.rate_limiter
     key = find_key(connection.scope, verifier.locations)
     try:
-        verified = verifier.cache.get(key) or await verifier.verify(key)
+        caller = verifier.cache.get(key) or await verifier.verify(key)
     except errors.ApiKeyInvalid:
         await rate_limiter.count_failure(client_address(connection))
         raise
-    caller, _, networks = verified
-    if networks is not None:
+    if caller.networks is not None:
         address = client_address(connection)
-        if address is None or not any(address in network for network in networks):
+        if address is None or not any(address in network for network in caller.networks):
             raise errors.AddressNotAllowed
     # Before the rate limit, so that the hooks know the caller of a request over it.
     state.update(caller=caller, key_id=caller.key_id, user_id=caller.user_id)

@@ -1,4 +1,3 @@
-import logging
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
@@ -12,12 +11,9 @@ from typing import Any
 from limits import RateLimitItem, parse
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import FixedWindowRateLimiter
-from limits.errors import StorageError
 
 from app.core.errors import RateLimited
 from app.settings import Settings
-
-logger = logging.getLogger(__name__)
 
 Address = IPv4Address | IPv6Address
 REDIS_TIMEOUT_SECONDS = 0.2  # per attempt; a request makes at most four
@@ -58,12 +54,11 @@ class MemoryWindows:
 class RedisWindows:
     """Fixed windows that all processes share."""
 
-    def __init__(self, redis_url: str, *, fail_open: bool) -> None:
+    def __init__(self, redis_url: str) -> None:
         from redis.asyncio import ConnectionPool  # slow to import, and only needed here
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
 
-        self._fail_open = fail_open
         self.pool = ConnectionPool.from_url(
             redis_url,
             socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
@@ -76,16 +71,10 @@ class RedisWindows:
         self._windows = FixedWindowRateLimiter(storage)
 
     async def hit(self, limit: RateLimitItem, kind: str, name: str) -> float:
-        """As in MemoryWindows. Raises StorageError if Redis is down, unless it fails open."""
-        try:
-            if await self._windows.hit(limit, kind, name):
-                return 0
-            stats = await self._windows.get_window_stats(limit, kind, name)
-        except StorageError as error:
-            logger.error("rate limits: Redis is unavailable: %s", error)
-            if self._fail_open:
-                return 0
-            raise
+        """As in MemoryWindows. Raises StorageError if Redis is down."""
+        if await self._windows.hit(limit, kind, name):
+            return 0
+        stats = await self._windows.get_window_stats(limit, kind, name)
         return max(1, stats.reset_time - time.time())
 
 
@@ -97,8 +86,7 @@ class RateLimiter:
         self._failures = _parse(settings.failed_auth_limit)
         self._windows: MemoryWindows | RedisWindows = MemoryWindows()
         if settings.redis_url:
-            fail_open = settings.rate_limit_fail_open
-            self._windows = RedisWindows(settings.redis_url, fail_open=fail_open)
+            self._windows = RedisWindows(settings.redis_url)
 
     async def count_request(self, key_id: str, own_limit: str | None) -> None:
         """Raises RateLimited. The key's own limit replaces the default."""

@@ -8,12 +8,13 @@ from typing import Any
 
 from sqlalchemy import Row, bindparam, select, update
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import class_mapper
 from sqlmodel import col
 
 from app.api_keys.models import Status, UserApiKey
 from app.auth import key_format
 from app.auth.cache import KeyCache
-from app.auth.caller import Caller, Verified
+from app.auth.caller import Caller
 from app.auth.scopes import effective_scopes
 from app.core import errors
 from app.core.database import Database
@@ -25,16 +26,7 @@ logger = logging.getLogger(__name__)
 # Columns instead of entities, and both tables in one statement, because this runs often.
 FIND_KEY = (
     select(
-        col(UserApiKey.id),
-        col(UserApiKey.digest),
-        col(UserApiKey.pepper_id),
-        col(UserApiKey.user_id),
-        col(UserApiKey.scopes),
-        col(UserApiKey.allowed_cidrs),
-        col(UserApiKey.rate_limit),
-        col(UserApiKey.enabled),
-        col(UserApiKey.expires_at),
-        col(UserApiKey.revoked_at),
+        *class_mapper(UserApiKey).columns,
         col(User.is_active),
         col(User.is_admin),
     )
@@ -58,8 +50,14 @@ def usable_key(row: KeyRow) -> Caller:
         raise error
     if not row.is_active:
         raise errors.UserInactive
-    scopes = effective_scopes(row.scopes, owner_is_admin=row.is_admin)
-    return Caller(row.id, row.user_id, scopes, row.rate_limit)
+    return Caller(
+        key_id=row.id,
+        user_id=row.user_id,
+        scopes=effective_scopes(row.scopes, owner_is_admin=row.is_admin),
+        rate_limit=row.rate_limit,
+        expires_at=row.expires_at.timestamp() if row.expires_at else inf,
+        networks=row.allowed_cidrs and tuple(map(ip_network, row.allowed_cidrs)),
+    )
 
 
 class Verifier:
@@ -78,14 +76,14 @@ class Verifier:
         self._database = database
         self._dummy_digest = secrets.token_bytes(32)  # an unknown id takes as long as a known one
 
-    async def verify(self, text: str) -> Verified:
+    async def verify(self, text: str) -> Caller:
         """Raises Unauthorized."""
         key_id = key_format.parse(text, self._prefix, self._environment)
         if key_id is None:
             raise errors.ApiKeyInvalid
         return await self.cache.look_up(text, partial(self._look_up, key_id))
 
-    async def _look_up(self, key_id: str, text: str) -> Verified:
+    async def _look_up(self, key_id: str, text: str) -> Caller:
         rows = await self._database.fetch_all(FIND_KEY, {"id": key_id})
         row = rows[0] if rows else None
         pepper_id = row.pepper_id if row else self._newest_pepper
@@ -101,9 +99,7 @@ class Verifier:
         caller = usable_key(row)
         if pepper_id != self._newest_pepper:
             await self._sign_again(key_id, text, digest)
-        expires_at = row.expires_at.timestamp() if row.expires_at else inf
-        networks = row.allowed_cidrs and tuple(map(ip_network, row.allowed_cidrs))
-        return Verified(caller, expires_at, networks)
+        return caller
 
     async def _sign_again(self, key_id: str, text: str, old_digest: bytes) -> None:
         """Sign the key with the newest pepper, so that the old one can be removed."""

@@ -7,7 +7,7 @@ of the database and of Redis, into problems.
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from http.client import responses as phrases
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -28,9 +28,9 @@ MAX_FIELD_NAME = 64  # the response repeats the caller's field names, but not a 
 class ApiError(Exception):
     """`code` is part of the API and must never change. `detail` tells the caller what to do."""
 
-    status: ClassVar[int]
-    code: ClassVar[str]
-    title: ClassVar[str]
+    status: int
+    code: str
+    title: str
     challenge: str | None = None  # after the realm in WWW-Authenticate (RFC 6750, 3)
     headers: Mapping[str, str] = {}
     members: Mapping[str, object] = {}  # beyond those of RFC 9457
@@ -172,9 +172,25 @@ class Unavailable(ApiError):
     headers: Mapping[str, str] = {"Retry-After": "5"}
 
 
-FRAMEWORK_ERRORS = {
-    error.status: error
-    for error in (NotFound, MethodNotAllowed, ContentTooLarge, UnsupportedMediaType)
+class HttpError(ApiError):
+    """An HTTPException with another status. Its code and title are those of the status."""
+
+    def __init__(self, status: int, detail: str | None) -> None:
+        self.status = status
+        self.title = phrases.get(status, "Error")
+        self.code = self.title.lower().replace(" ", "_")
+        super().__init__(detail)
+
+
+HTTP_ERRORS: Mapping[int, type[ApiError]] = {
+    400: InvalidRequest,
+    404: NotFound,
+    405: MethodNotAllowed,
+    409: Conflict,
+    413: ContentTooLarge,
+    415: UnsupportedMediaType,
+    500: InternalError,
+    503: Unavailable,
 }
 
 # psycopg raises InternalError for a write to a read-only database, for example a standby.
@@ -224,17 +240,21 @@ def _pointer(location: Sequence[str | int]) -> str:
     return "".join(f"/{part.replace('~', '~0').replace('/', '~1')}" for part in parts)
 
 
-async def _handle_framework_error(request: Request, error: HTTPException) -> Response:
-    kind = FRAMEWORK_ERRORS.get(error.status_code, InvalidRequest)
-    if kind is not MethodNotAllowed:
-        return problem(request, kind(), error.headers)
+async def _handle_http_exception(request: Request, error: HTTPException) -> Response:
+    """Of the framework, or of a route, which can give a detail."""
+    status = error.status_code
+    detail = None if error.detail == phrases.get(status) else str(error.detail)
+    kind = HTTP_ERRORS.get(status)
+    found = kind(detail) if kind else HttpError(status, detail)
+    if status != 405:
+        return problem(request, found, error.headers)
     # All methods of the path (RFC 9110, 15.5.6). The framework names those of one route only.
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     routes = iter_route_contexts(request.app.routes)
     matches = [route for route in routes if route.path_regex.match(path)]
     # /users/me also matches /users/{user_id}. The first match is the one that was called.
     same_path = [route.methods or () for route in matches if route.path == matches[0].path]
-    return problem(request, kind(), {"Allow": ", ".join(sorted(set().union(*same_path)))})
+    return problem(request, found, {"Allow": ", ".join(sorted(set().union(*same_path)))})
 
 
 async def _handle_unavailable(request: Request, error: Exception) -> Response:
@@ -247,6 +267,6 @@ def add_error_handlers(app: FastAPI, realm: str) -> None:
     app.state.realm = realm
     app.exception_handler(ApiError)(_handle_api_error)
     app.exception_handler(RequestValidationError)(_handle_validation_error)
-    app.exception_handler(HTTPException)(_handle_framework_error)
+    app.exception_handler(HTTPException)(_handle_http_exception)
     for error in UNAVAILABLE:
         app.exception_handler(error)(_handle_unavailable)

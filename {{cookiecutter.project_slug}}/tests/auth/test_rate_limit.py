@@ -167,16 +167,6 @@ async def test_the_response_is_503_while_redis_is_unavailable(
         assert (response.status_code, response.json()["code"]) == (503, "unavailable")
 
 
-@pytest.mark.parametrize(
-    "settings", [{"redis_url": UNAVAILABLE, "rate_limit_fail_open": True}], indirect=True
-)
-async def test_requests_can_pass_while_redis_is_unavailable(
-    as_user: AsUser, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert (await (await as_user()).get(ME)).status_code == 200
-    assert "Redis is unavailable" in caplog.text
-
-
 @pytest.mark.skipif(TEST_REDIS_URL is None, reason="TEST_REDIS_URL is not set")
 async def test_processes_share_their_limits_in_redis(clock: Mock) -> None:
     key_id = uuid4().hex

@@ -143,15 +143,19 @@ async def test_an_unhandled_exception_is_a_500_that_reveals_nothing(
     assert response.headers["x-request-id"] in caplog.text
 
 
-async def test_an_http_exception_of_a_library_is_a_problem_with_its_headers(
-    app: FastAPI, client: AsyncClient
+@pytest.mark.parametrize(
+    ("status", "code"), [(400, "invalid_request"), (409, "conflict"), (402, "payment_required")]
+)
+async def test_an_http_exception_is_a_problem_with_its_status_detail_and_headers(
+    app: FastAPI, client: AsyncClient, status: int, code: str
 ) -> None:
     @app.get("/teapot")
     async def teapot() -> None:
-        raise HTTPException(400, headers={"X-Kind": "pot"})
+        raise HTTPException(status, "It is closed.", headers={"X-Kind": "pot"})
 
     response = await client.get("/teapot")
-    assert is_problem(response, 400, "invalid_request")
+    assert is_problem(response, status, code)
+    assert response.json()["detail"] == "It is closed."
     assert response.headers["x-kind"] == "pot"
 
 

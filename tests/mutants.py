@@ -374,7 +374,6 @@ WRITES = [
             '    if key.replaced_by:\n        raise Conflict("This key has already been rotated.")\n',
             "",
         ),
-        ("gives out keys with more rights than the caller's", "if actor and actor.key_id != key.id:", "if False:"),
         (
             "copies a list of columns to the new key",
             "key.model_dump(exclude=NOT_COPIED)",
@@ -385,6 +384,47 @@ WRITES = [
             "    await _check_number_of_keys(session, settings, key.user_id, now)\n\n",
             "\n",
         ),
+        (
+            "renews expired keys beyond the maximum number of keys",
+            "if key.expires_at and key.expires_at <= now:",
+            "if False:",
+        ),
+    ),
+    *mutants(
+        KEYS_SERVICE,
+        "api_keys/test_widening.py",
+        ("gives out keys with more rights than the caller's", "if actor and actor.key_id != key.id:", "if False:"),
+        (
+            "lets everybody create keys with a limit above the default",
+            "        _check_rate_limit(settings, actor, new.rate_limit)\n",
+            "        pass\n",
+        ),
+        (
+            "lets everybody raise a limit above the default",
+            "        if changes.rate_limit:\n            _check_rate_limit",
+            "        if False:\n            _check_rate_limit",
+        ),
+        (
+            "lets a key with few scopes raise the limit of another key",
+            "        if is_higher(changes.rate_limit or default, key.rate_limit or default):",
+            "        if False:",
+        ),
+        (
+            "lets a key with few scopes add networks to another key",
+            "is_wider(changes.allowed_cidrs, key.allowed_cidrs)",
+            "False",
+        ),
+        ("lets a key with few scopes prolong another key", "if is_later(expires_at, key.expires_at):", "if False:"),
+        (
+            "lets a key add its scopes to a key that has others",
+            "        await _check_scopes(session, actor, key.user_id, added)\n        _require_scopes_of(key, actor)\n",
+            "        await _check_scopes(session, actor, key.user_id, added)\n",
+        ),
+    ),
+    *mutants(
+        "app/api_keys/schemas.py",
+        "api_keys/test_router.py",
+        ("accepts networks that match no client", "_without_mapping(ip_network(value))", "ip_network(value)"),
     ),
     *mutants(
         KEYS_SERVICE,

@@ -406,11 +406,17 @@ class Machine(RuleBasedStateMachine):
     def update_key(self, caller: Key, key: Key | None, fields: Fields) -> None:
         key, path = self.resolve(caller, key)
         added = fields.get("scopes", frozenset()) - key.scopes
+        old, new = key.allowed_cidrs, fields.get("allowed_cidrs", key.allowed_cidrs)
+        widens = old is not None and new != old
         rejections = [
             *key.rejections(caller, "api_keys:write"),
             (key.revoked_at, "conflict"),
             (caller.lacks(*added), "insufficient_scope"),
             ("admin" in added and not key.owner.is_admin, "invalid_input"),
+            (
+                (added or widens) and key is not caller and caller.lacks(*key.scopes),
+                "insufficient_scope",
+            ),
         ]
         if response := self.send(caller, "PATCH", path, rejections, fields):
             if changes := differences(key, fields):
@@ -429,10 +435,14 @@ class Machine(RuleBasedStateMachine):
     def renew_key(self, caller: Key, key: Key | None, body: Fields) -> None:
         key, path = self.resolve(caller, key)
         expires_at = body.get("expires_at", self.now + DEFAULT_LIFETIME)
+        is_later = key.expires_at and (expires_at is None or expires_at > key.expires_at)
+        working = self.working_keys(key.owner)
         rejections = [
             *key.rejections(caller, "api_keys:write"),
             (key.revoked_at or key.replaced, "conflict"),
             (self.is_invalid_expiry(expires_at), "invalid_input"),
+            (is_later and caller.lacks(*key.scopes) and key is not caller, "insufficient_scope"),
+            (key not in working and len(working) >= MAX_KEYS, "conflict"),
         ]
         if response := self.send(caller, "POST", f"{path}/renew", rejections, body):
             changes = differences(key, {"expires_at": expires_at})

@@ -65,13 +65,13 @@ async def read_api_key(
 
 @router.patch("/api-keys/{key_id}", response_model=schemas.ApiKeyRead)
 async def update_api_key(
-    changes: schemas.ApiKeyUpdate, locked: Writable, session: SessionDep
+    changes: schemas.ApiKeyUpdate, locked: Writable, session: SessionDep, settings: SettingsDep
 ) -> UserApiKey:
     """Update an API key
 
-    Absent fields stay unchanged.
+    Omitted fields keep their values. To widen a key, the caller needs all of its scopes.
     """
-    return await service.update(session, locked, changes)
+    return await service.update(session, settings, locked, changes)
 
 
 @router.delete("/api-keys/{key_id}", status_code=204)
@@ -92,7 +92,8 @@ async def renew_api_key(
 ) -> UserApiKey:
     """Renew an API key
 
-    Reactivates an expired key, but never a revoked one.
+    Reactivates an expired key, but never a revoked one. A later expiry requires all scopes of the
+    key.
     """
     return await service.renew(session, settings, locked, body or schemas.ApiKeyRenew())
 

@@ -1,5 +1,5 @@
 from datetime import datetime
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Self
 from uuid import UUID
 
@@ -25,10 +25,18 @@ def _network(value: str) -> str:
     try:
         if "%" in value:  # the zone of an IPv6 address has a meaning on one machine only
             raise ValueError
-        return str(ip_network(value))
+        return str(_without_mapping(ip_network(value)))
     except ValueError:  # its message contains the input
         message = "Input should be a network, for example 203.0.113.0/24 or 2001:db8::/32"
         raise ValueError(message) from None
+
+
+def _without_mapping(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
+    """::ffff:192.0.2.0/120 is 192.0.2.0/24 (RFC 4291, 2.5.5.2). Client addresses are IPv4 too."""
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is None or network.prefixlen < 96:
+        return network
+    return ip_network((mapped, network.prefixlen - 96))
 
 
 def _unique(scopes: list[Scope]) -> list[Scope]:

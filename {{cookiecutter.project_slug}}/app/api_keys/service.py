@@ -10,6 +10,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from app.api_keys.models import Status, UserApiKey
 from app.api_keys.schemas import ApiKeyCreate, ApiKeyQuery, ApiKeyRenew, ApiKeyUpdate
+from app.api_keys.widening import is_higher, is_later, is_wider
 from app.audit import service as audit
 from app.audit.models import Action
 from app.auth import key_format
@@ -70,6 +71,8 @@ async def create(
     if actor and owner_id != actor.user_id:
         actor.require(Scope.ADMIN)
     await _check_scopes(session, actor, owner_id, new.scopes)
+    if new.rate_limit:
+        _check_rate_limit(settings, actor, new.rate_limit)
     now = utc_now()
     await _check_number_of_keys(session, settings, owner_id, now)
     fields = new.model_dump(exclude={"user_id", "expires_at"})
@@ -100,6 +103,17 @@ async def _check_scopes(
         raise InvalidInput(("/body/user_id", "This user does not exist."))
     if Scope.ADMIN in scopes and not owner.is_admin:
         raise InvalidInput(("/body/scopes", "Only admins can own a key with the scope admin."))
+
+
+def _check_rate_limit(settings: Settings, actor: Caller | None, rate_limit: str) -> None:
+    if actor and is_higher(rate_limit, settings.rate_limit):
+        actor.require(Scope.ADMIN)
+
+
+def _require_scopes_of(key: UserApiKey, actor: Caller | None) -> None:
+    """Otherwise a key with few scopes could widen one with more, or receive its successor."""
+    if actor and actor.key_id != key.id:
+        actor.require(*effective_scopes(key.scopes, owner_is_admin=True))
 
 
 async def _check_number_of_keys(
@@ -199,14 +213,25 @@ async def lock(
     return LockedKey(key, actor)
 
 
-async def update(session: AsyncSession, locked: LockedKey, changes: ApiKeyUpdate) -> UserApiKey:
+async def update(
+    session: AsyncSession, settings: Settings, locked: LockedKey, changes: ApiKeyUpdate
+) -> UserApiKey:
     key, actor = locked
     if key.revoked_at:
         raise Conflict("A revoked key cannot be updated.")
     if added := set(changes.scopes) - set(key.scopes):
         await _check_scopes(session, actor, key.user_id, added)
-    changed = audit.apply(key, changes.model_dump(exclude_unset=True))
-    if changed:
+        _require_scopes_of(key, actor)
+    wanted = changes.model_dump(exclude_unset=True)
+    if "rate_limit" in wanted and changes.rate_limit != key.rate_limit:
+        default = settings.rate_limit
+        if is_higher(changes.rate_limit or default, key.rate_limit or default):
+            _require_scopes_of(key, actor)
+        if changes.rate_limit:
+            _check_rate_limit(settings, actor, changes.rate_limit)
+    if "allowed_cidrs" in wanted and is_wider(changes.allowed_cidrs, key.allowed_cidrs):
+        _require_scopes_of(key, actor)
+    if changed := audit.apply(key, wanted):
         _record(session, Action.API_KEY_UPDATED, locked, changed)
         await session.flush()
     return key
@@ -215,12 +240,17 @@ async def update(session: AsyncSession, locked: LockedKey, changes: ApiKeyUpdate
 async def renew(
     session: AsyncSession, settings: Settings, locked: LockedKey, body: ApiKeyRenew
 ) -> UserApiKey:
-    key = locked.key
+    key, actor = locked
     if key.revoked_at:
         raise Conflict("A revoked key cannot be renewed.")
     if key.replaced_by:
         raise Conflict("A rotated key cannot be renewed. Renew its successor.")
-    expires_at, key.lifetime_seconds = _wanted_expiry(body, settings, utc_now())
+    now = utc_now()
+    expires_at, key.lifetime_seconds = _wanted_expiry(body, settings, now)
+    if is_later(expires_at, key.expires_at):
+        _require_scopes_of(key, actor)
+    if key.expires_at and key.expires_at <= now:
+        await _check_number_of_keys(session, settings, key.user_id, now)
     changed = audit.apply(key, {"expires_at": expires_at})
     _record(session, Action.API_KEY_RENEWED, locked, changed)
     await session.flush()
@@ -238,8 +268,7 @@ async def rotate(
         raise Conflict("A disabled key cannot be rotated.")
     if key.replaced_by:
         raise Conflict("This key has already been rotated.")
-    if actor and actor.key_id != key.id:  # the caller gets the text of the new key
-        actor.require(*effective_scopes(key.scopes, owner_is_admin=True))
+    _require_scopes_of(key, actor)
     now = utc_now()
     old_expiry = now + timedelta(seconds=overlap_seconds)
     if key.expires_at:

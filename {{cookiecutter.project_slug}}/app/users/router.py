@@ -29,7 +29,7 @@ async def update_me(
 ) -> User:
     """Update your own name
 
-    Absent fields stay unchanged.
+    Omitted fields keep their values.
     """
     return await service.update_me(session, changes, caller)
 
@@ -70,7 +70,7 @@ async def update_user(
 ) -> User:
     """Update a user
 
-    Keys of an inactive user are rejected. Absent fields stay unchanged.
+    Keys of an inactive user are rejected. Omitted fields keep their values.
     """
     return await service.update(session, user_id, changes, caller)
 

@@ -68,12 +68,12 @@ async def test_only_a_digest_is_stored(
 async def test_networks_scopes_and_times_are_normalized(as_user: AsUser) -> None:
     me = await as_user()
     new = new_key(
-        allowed_cidrs=["192.0.2.7", "2001:DB8::/32"],
+        allowed_cidrs=["192.0.2.7", "2001:DB8::/32", "::ffff:10.0.0.0/104"],
         scopes=["users:write", "users:read", "users:read"],
         expires_at="2100-01-01T02:00:00+02:00",
     )
     created = (await me.post(KEYS, json=new)).json()
-    assert created["allowed_cidrs"] == ["192.0.2.7/32", "2001:db8::/32"]
+    assert created["allowed_cidrs"] == ["192.0.2.7/32", "2001:db8::/32", "10.0.0.0/8"]
     assert created["scopes"] == ["users:read", "users:write"]
     assert created["expires_at"] == "2100-01-01T00:00:00Z"
 

@@ -35,7 +35,7 @@ def code(response: Response) -> str:
     return str(response.json()["code"])
 
 
-async def test_absent_fields_stay_unchanged(as_user: AsUser) -> None:
+async def test_omitted_fields_keep_their_values(as_user: AsUser) -> None:
     me = await as_user()
     key = await new_key(me, rate_limit="5/minute", allowed_cidrs=["10.0.0.0/8"])
     del key["api_key"]
@@ -217,13 +217,6 @@ async def test_a_key_without_scopes_can_rotate_itself(as_user: AsUser, client: A
     assert new["scopes"] == []
 
 
-async def test_rotating_a_key_requires_its_scopes(as_user: AsUser) -> None:
-    me = await as_user()
-    writer = await as_user(user=me.user, scopes=[Scope.API_KEYS_WRITE])
-    assert code(await writer.post(f"{KEYS}/{me.key.id}/rotate")) == "insufficient_scope"
-    assert (await me.post(f"{KEYS}/{writer.key.id}/rotate")).status_code == 201
-
-
 @pytest.mark.parametrize("overlap", [-1, 2_592_001, "60", 1.5, None, True])
 async def test_an_invalid_overlap_is_rejected(as_user: AsUser, overlap: object) -> None:
     me = await as_user()
@@ -241,6 +234,20 @@ async def test_a_rotated_key_counts_towards_the_maximum_during_its_overlap(
     assert code(await me.post(path, json=overlap)) == "conflict"
     assert (await me.get(f"{KEYS}/current")).json()["status"] == "active"
     assert (await me.post(path)).status_code == 201
+
+
+@pytest.mark.parametrize("settings", [{"api_key_max_per_user": 2}], indirect=True)
+async def test_an_expired_key_can_be_renewed_only_below_the_maximum(
+    as_user: AsUser, change_key: ChangeKey
+) -> None:
+    me = await as_user()
+    paths = []
+    for _ in range(2):
+        expired = await as_user(user=me.user)
+        await change_key(expired.key, expires_at=NOW.replace(year=2000))
+        paths.append(f"{KEYS}/{expired.key.id}/renew")
+    statuses = [(await me.post(path)).status_code for path in (paths[0], paths[0], paths[1])]
+    assert statuses == [200, 200, 409]
 
 
 async def test_without_a_caller_the_owner_is_required(

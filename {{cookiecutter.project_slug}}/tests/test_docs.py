@@ -25,6 +25,14 @@ def test_every_security_guarantee_names_its_test() -> None:
     assert unproven == []
 
 
+def test_each_line_of_the_review_tables_names_a_test_or_a_reason() -> None:
+    text = (ROOT / "docs" / "security.md").read_text("utf-8").partition("## For a review")[2]
+    results = re.findall(r"^\| (?:API)?\d.*? \| (.*)$", text, re.MULTILINE)
+    assert len(results) == 47
+    for result in results:
+        assert result.startswith("out of scope, because") or TEST.search(result), result
+
+
 @pytest.mark.parametrize(
     ("text", "files"),
     [

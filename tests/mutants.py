@@ -902,9 +902,17 @@ PROCESS = [
         ),
         (
             "shows the password of Redis in its repr",
-            "redis_url: Annotated[str | None, Field(repr=False)]",
-            "redis_url: str | None",
+            "redis_url: Annotated[RedisUrl | None, Field(repr=False)]",
+            "redis_url: RedisUrl | None",
         ),
+    ),
+    *mutants(
+        "app/core/urls.py",
+        "test_settings.py",
+        ("takes a part of a password for the host", 'elif "@" in value and', 'elif not "@" in value and'),
+        ("accepts a database in memory", 'url.database.startswith((":memory:", "file:"))', "False"),
+        ("opens another SQLite file in another folder", "str(folder / url.database)", "url.database"),
+        ("accepts origins that match nothing", "if not ORIGIN.fullmatch(origin):", "if False:"),
     ),
     *mutants(
         "app/core/health.py",

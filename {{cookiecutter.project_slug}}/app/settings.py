@@ -1,7 +1,7 @@
 """The settings that several parts of the app share. Each feature keeps its own beside its code."""
 
 import tomllib
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
@@ -16,36 +16,18 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from app.core.types import RateLimit
+from app.core.urls import check_database_url, check_origin, check_redis_url
 
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
-DRIVERS = {
-    "postgres": "postgresql+psycopg",
-    "postgresql": "postgresql+psycopg",
-    "sqlite": "sqlite+aiosqlite",
-}
 MIN_PEPPER_BYTES = 32  # token_urlsafe(32) makes 43
 MIN_DISTINCT_CHARACTERS = 10  # fewer means "xxxxxxxx…", not a random secret
 
 T = TypeVar("T")
 Location = Literal["bearer", "header", "query"]
-
-
-def _with_driver(value: str) -> str:
-    try:
-        url = make_url(value)
-    except (ArgumentError, ValueError):  # the message of a ValueError contains the password
-        message = 'must be a URL; percent-encode "@", ":" and "/" in the password'
-        raise ValueError(message) from None
-    url = url.set(drivername=DRIVERS.get(url.drivername, url.drivername))
-    if url.drivername not in DRIVERS.values():
-        raise ValueError("must start with sqlite:// or postgresql://")
-    return url.render_as_string(hide_password=False)
 
 
 def _split(value: object) -> object:
@@ -83,6 +65,9 @@ def _check_peppers(peppers: dict[int, SecretStr]) -> dict[int, SecretStr]:
     return peppers
 
 
+DatabaseUrl = Annotated[str, AfterValidator(partial(check_database_url, folder=ROOT))]
+RedisUrl = Annotated[str, AfterValidator(check_redis_url)]
+Origin = Annotated[str, AfterValidator(check_origin)]
 CommaSeparated = Annotated[list[T], NoDecode, BeforeValidator(_split)]
 Peppers = Annotated[
     dict[int, SecretStr], NoDecode, BeforeValidator(_parse_peppers), AfterValidator(_check_peppers)
@@ -110,7 +95,7 @@ class Settings(EnvSettings):
 
     project_name: str = PYPROJECT["tool"]["app"]["project_name"]
     environment: Literal["development", "test", "production"] = "development"
-    database_url: Annotated[str, AfterValidator(_with_driver), Field(repr=False)]
+    database_url: Annotated[DatabaseUrl, Field(repr=False)]
     api_key_prefix: str = Field(
         default=PYPROJECT["tool"]["app"]["api_key_prefix"], pattern=r"^[a-z][a-z0-9]{1,9}$"
     )
@@ -122,11 +107,11 @@ class Settings(EnvSettings):
     api_key_cache_seconds: float = Field(default=10, ge=0, le=10)
     rate_limit: RateLimit | None = "600/minute"
     failed_auth_limit: RateLimit | None = "60/minute"
-    redis_url: Annotated[str | None, Field(repr=False)] = None
+    redis_url: Annotated[RedisUrl | None, Field(repr=False)] = None
     request_body_limit: int = Field(default=65_536, ge=1)
     request_timeout_seconds: float = Field(default=10, gt=0, le=3600)
     trusted_proxies: CommaSeparated[IPvAnyNetwork] = []
-    cors_origins: CommaSeparated[str] = []
+    cors_origins: CommaSeparated[Origin] = []
     docs_enabled: bool | None = None
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -156,6 +141,8 @@ def load_settings(kind: type[SettingsT]) -> SettingsT:
     """Exits with one sentence per invalid variable, because a traceback would hide the reason."""
     try:
         return kind()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SystemExit(f"{ROOT / '.env'} cannot be read: {error}.") from None
     except ValidationError as error:
         sentences = []
         for one in error.errors():

@@ -131,7 +131,7 @@ def make_settings(**changes: object) -> Settings:
     """Valid settings, with the changes that a test makes."""
     good = {
         "environment": "test",
-        "database_url": "sqlite://",
+        "database_url": "sqlite:///unused.db",
         "api_key_prefix": "acme",
         "api_key_peppers": {1: SecretStr(PEPPER)},
         "api_key_cache_seconds": 0,  # it reads the database while a test uses its only connection

@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from app.settings import Settings, get_settings, load_settings
+from app.settings import ROOT, Settings, get_settings, load_settings
 from tests import PEPPER
 from tests.conftest import make_settings
 
@@ -42,14 +44,38 @@ def test_settings_are_read_once(environment: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("sqlite:///./app.db", "sqlite+aiosqlite:///./app.db"),
+        ("sqlite:///./app.db", f"sqlite+aiosqlite:///{ROOT / 'app.db'}"),
+        ("sqlite:////srv/app.db", "sqlite+aiosqlite:////srv/app.db"),
         ("postgres://me:p%40ss@host/db", "postgresql+psycopg://me:p%40ss@host/db"),
         ("postgresql://host/db", "postgresql+psycopg://host/db"),
         ("postgresql+psycopg://host/db", "postgresql+psycopg://host/db"),
+        ("postgresql:///db?host=/run", "postgresql+psycopg:///db?host=%2Frun"),
     ],
 )
 def test_a_database_url_gets_the_driver_of_the_app(url: str, expected: str) -> None:
     assert make_settings(database_url=url).database_url == expected
+
+
+def test_valkey_is_redis_and_origins_are_those_that_browsers_send() -> None:
+    settings = make_settings(
+        redis_url="valkeys://host:6379/1",
+        cors_origins="https://App.example.com:443,http://localhost:3000,http://[::1]:80",
+    )
+    assert settings.redis_url == "rediss://host:6379/1"
+    origins = ["https://app.example.com", "http://localhost:3000", "http://[::1]"]
+    assert settings.cors_origins == origins
+    for valid in ("unix:///run/redis.sock", "redis://:p%40ss@host"):
+        assert make_settings(redis_url=valid).redis_url == valid
+
+
+def test_an_env_file_that_cannot_be_read_is_one_sentence(
+    environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_bytes(b"LOG_LEVEL=\xff")
+    environment.setitem(Settings.model_config, "env_file", env_file)
+    with pytest.raises(SystemExit, match=r"\.env cannot be read: "):
+        load_settings(Settings)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +93,23 @@ def test_a_database_url_gets_the_driver_of_the_app(url: str, expected: str) -> N
         ("DATABASE_URL", None, "set it in the environment or in .env"),
         ("DATABASE_URL", "mysql://me:secret@host/db", "must start with sqlite:// or postgresql://"),
         ("DATABASE_URL", "app.db", "must be a URL"),
+        ("DATABASE_URL", "postgresql://me:pa@secret@host/db", "must be a URL; percent-encode"),
+        ("DATABASE_URL", "postgresql://me:pa@ss:secret@host/db", "must be a URL; percent-encode"),
+        ("DATABASE_URL", "postgresql://me:1/secret@host:x/db", "must be a URL; percent-encode"),
+        ("DATABASE_URL", "postgresql://me:secret@h1:5432,h2:5432/db", "must name one host"),
+        ("DATABASE_URL", "sqlite://", "must name a file"),
+        ("DATABASE_URL", "sqlite:///:memory:", "must name a file"),
+        ("DATABASE_URL", "sqlite:///file::memory:?uri=true", "must name a file"),
+        ("DATABASE_URL", "sqlite:///file:a?mode=memory&uri=true", "must name a file"),
+        ("DATABASE_URL", "sqlite://app.db", "needs three slashes"),
+        ("REDIS_URL", "127.0.0.1:6379", "must be redis://host:port/0"),
+        ("REDIS_URL", "redis+sentinel://host", "must be redis://host:port/0"),
+        ("REDIS_URL", "redis://:secret@", "must be redis://host:port/0"),
+        ("REDIS_URL", "redis://host:secret@x:y", "must be redis://host:port/0"),
+        ("CORS_ORIGINS", "https://front.example/", "must be origins such as"),
+        ("CORS_ORIGINS", "front.example", "must be origins such as"),
+        ("CORS_ORIGINS", '["https://front.example"]', "must be origins such as"),
+        ("CORS_ORIGINS", "https://*.example.com", "must be origins such as"),
         ("API_KEY_PREFIX", "Acme", "String should match pattern"),
         ("API_KEY_EXPIRE_DAYS", "0", "Input should be greater than or equal to 1"),
         ("API_KEY_CACHE_SECONDS", "11", "Input should be less than or equal to 10"),

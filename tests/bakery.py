@@ -91,7 +91,7 @@ def lend_environment(project: Path, python: str, *packages: str) -> None:
         if not (twin / "complete").exists():
             shutil.rmtree(twin, ignore_errors=True)
             shutil.copytree(project, twin)
-            run(["make", ".venv", f"PYTHON={python}"], twin)
+            run(["make", ".venv/complete", f"PYTHON={python}"], twin)
             run([".venv/bin/mypy"], twin)
             (twin / "complete").touch()
     (project / ".venv").symlink_to(_extended(twin, packages) if packages else twin / ".venv")

@@ -50,9 +50,9 @@ def running(project: Path, port: int) -> Iterator[str]:
     with (
         log.open("w") as talk,
         subprocess.Popen(
-            ["make", "--silent", "run", f"PYTHON={sys.executable}"],
+            ["make", "--silent", "run", f"PORT={port}", f"PYTHON={sys.executable}"],
             cwd=project,
-            env=user_environ() | {"UVICORN_PORT": str(port)},
+            env=user_environ(),
             stdout=subprocess.PIPE,
             stderr=talk,
             text=True,

@@ -71,4 +71,4 @@ def test_the_projects_readme(bake: Bake) -> None:
     port = str(free_port())
     commands = SERVES.sub(lambda line: f"serve {shlex.quote(line[0])}", typed(project / "README.md"))
     commands = commands.replace(":8000", f":{port}")
-    run(["bash", "-euxo", "pipefail", "-c", SESSION + commands], project, UVICORN_PORT=port)
+    run(["bash", "-euxo", "pipefail", "-c", SESSION + commands], project, UVICORN_PORT=port, PORT=port)

@@ -37,7 +37,7 @@ clean: ## remove everything that the other targets made
 # Written last, so that an interrupted installation is repeated the next time.
 .venv/complete: pyproject.toml | build/tmp
 	@test -e $@ || rm -rf .venv
-	$(PYTHON) -m venv .venv && .venv/bin/pip install --quiet uv && .venv/bin/uv sync --quiet && touch $@
+	$(PYTHON) -m venv .venv && .venv/bin/python -m pip install --quiet uv && .venv/bin/python -m uv sync --quiet && touch $@
 
 build/tmp:
 	mkdir -p build/tmp

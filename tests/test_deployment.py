@@ -292,7 +292,6 @@ def test_a_lock_file_stays_unchanged(image: Path, tmp_path: Path) -> None:
 def test_an_image_contains_only_what_it_needs(image: Path) -> None:
     assert {path.name for path in image.iterdir()} - {"uv.lock"} == {
         ".venv",
-        "alembic.ini",
         "app",
         "migrations",
         "pyproject.toml",

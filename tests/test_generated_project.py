@@ -63,8 +63,9 @@ def test_each_pair_of_answers_passes(bake: Bake, database: str, deployment: str,
     check_what_depends_on_answers(project)
 
 
-def test_odd_answers_make_no_difference(bake: Bake) -> None:
+def test_odd_answers_and_an_odd_folder_make_no_difference(bake: Bake) -> None:
     project = bake(**ODD)
+    project = project.rename(project.with_name("100% of $HOME"))
     lend_environment(project, oldest_python)
     check_what_depends_on_answers(project)
 

@@ -75,7 +75,7 @@ def _on_server(statement: str) -> None:
 
 
 def alembic_config(url: str) -> Config:
-    config = Config(ROOT / "alembic.ini")
+    config = Config(toml_file=ROOT / "pyproject.toml")
     config.attributes["database_url"] = url
     return config
 

@@ -1,7 +1,9 @@
+import shutil
 import sqlite3
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -101,6 +103,7 @@ def add_revision(url: str, folder: Path, source: str) -> Config:
     head = ScriptDirectory.from_config(config).get_current_head()
     (folder / "another.py").write_text(source.replace("{head}", str(head)))
     config.set_main_option("version_locations", f"{ROOT / 'migrations' / 'versions'}:{folder}")
+    config.set_main_option("path_separator", "os")
     return config
 
 
@@ -173,6 +176,29 @@ def test_migrating_switches_sqlite_to_a_write_ahead_log_although_another_process
         other.rollback()
         migration.result(timeout=30)
         assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_the_sql_of_migrations_is_printed_without_a_database(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "new.db"
+    command.upgrade(alembic_config(f"sqlite+aiosqlite:///{file}"), "head", sql=True)
+    assert "CREATE TABLE user_api_keys" in capsys.readouterr().out
+    assert not file.exists()
+
+
+def test_no_migration_is_written_if_the_models_have_not_changed(
+    url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = alembic_config(url)
+    config.cmd_opts = Namespace(autogenerate=True)
+    command.upgrade(config, "head")
+    migrations = shutil.copytree(ROOT / "migrations", tmp_path / "migrations")
+    config.set_main_option("script_location", str(migrations))
+    before = sorted(migrations.rglob("*.py"))
+    command.revision(config, "nothing", autogenerate=True)
+    assert sorted(migrations.rglob("*.py")) == before
+    assert "The models have not changed" in caplog.text
 
 
 def test_the_clock_of_the_database_sets_created_at_of_audit_events(url: str) -> None:

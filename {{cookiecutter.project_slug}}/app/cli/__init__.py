@@ -27,7 +27,7 @@ cli.add_typer(keys.cli, name="keys")
 def start(email: Email, as_json: AsJson = False) -> None:
     """Migrate, and create the first admin"""
     try:
-        command.upgrade(Config(ROOT / "alembic.ini"), "head")
+        command.upgrade(Config(toml_file=ROOT / "pyproject.toml"), "head")
     except DBAPIError as error:
         fail(f"The database cannot be migrated: {error.orig}")
     if new := run(lambda session: create_first_admin(session, get_settings(), email)):

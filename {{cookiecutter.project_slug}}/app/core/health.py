@@ -69,5 +69,5 @@ def outdated_revisions() -> frozenset[str]:
     from alembic.config import Config  # importing Alembic takes a third of the start
     from alembic.script import ScriptDirectory
 
-    scripts = ScriptDirectory.from_config(Config(ROOT / "alembic.ini"))
+    scripts = ScriptDirectory.from_config(Config(toml_file=ROOT / "pyproject.toml"))
     return frozenset({one.revision for one in scripts.walk_revisions()} - {*scripts.get_heads()})

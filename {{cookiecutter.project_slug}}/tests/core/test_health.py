@@ -29,9 +29,7 @@ async def test_ready_while_the_database_is_migrated(client: AsyncClient) -> None
 
 @pytest.fixture
 def three_migrations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    (tmp_path / "alembic.ini").write_text(
-        "[alembic]\nscript_location = %(here)s\npath_separator = os"
-    )
+    (tmp_path / "pyproject.toml").write_text("[tool.alembic]\nscript_location = '%(here)s'")
     (tmp_path / "versions").mkdir()
     for revision, previous in (("first", None), ("second", "first"), ("third", "second")):
         migration = f"revision = {revision!r}\ndown_revision = {previous!r}"

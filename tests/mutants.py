@@ -759,6 +759,12 @@ DATA = [
         ("lets two writers begin as readers", '"BEGIN" if read_only else "BEGIN IMMEDIATE"', '"BEGIN"'),
         ("makes readers wait for writers", '"BEGIN" if read_only else "BEGIN IMMEDIATE"', '"BEGIN IMMEDIATE"'),
         ("shows values in the database's errors", "        hide_parameters=True,\n", ""),
+        ("creates a SQLite file that everybody can read", "file.touch(0o600, exist_ok=False)", "pass"),
+        (
+            "changes the mode of an existing SQLite file",
+            "file.touch(0o600, exist_ok=False)",
+            "file.touch()\n                file.chmod(0o600)",
+        ),
     ),
     *mutants(
         DATABASE,
@@ -881,8 +887,34 @@ PROCESS = [
         ),
     ),
     *mutants(
+        "app/core/trailers.py",
+        "core/test_trailers.py",
+        ("treats trailer fields as headers", "self.headers = _CompleteHeaders(self.headers)", "pass"),
+    ),
+    *mutants(
+        "app/main.py",
+        "test_server.py",
+        ("starts with trailer fields as headers", "    drop_trailer_fields()\n", ""),
+    ),
+    *mutants(
+        MIDDLEWARE,
+        "core/test_middleware.py",
+        ("accepts requests without a Host", 'if b"host" not in names and', "if False and"),
+        ("accepts two Hosts", "if len(names) > len(set(names)):", "if False:"),
+        (
+            "lets browsers guess types",
+            'headers.append((b"x-content-type-options", b"nosniff"))',
+            "pass",
+        ),
+    ),
+    *mutants(
         "app/main.py",
         "core/test_middleware.py",
+        (
+            "accepts two forwarded addresses",
+            '{b"host", b"x-forwarded-for"} if settings.trusted_proxies else {b"host"}',
+            '{b"host"}',
+        ),
         (
             "has no body limit",
             "    app.add_middleware(middleware.BodyLimitMiddleware, max_bytes=settings.request_body_limit)\n",

@@ -168,6 +168,29 @@ class Redis(Server):
         return f"redis://127.0.0.1:{self.port}/0"
 
 
+HAPROXY = """
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 30s
+    timeout server 30s
+listen proxy
+    bind 127.0.0.1:{port}
+    {rule}
+    server app 127.0.0.1:{app}
+"""
+
+
+class HAProxy(Server):
+    """A proxy that forwards trailer fields. `rule` says what becomes of X-Forwarded-For."""
+
+    def __init__(self, folder: Path, app: int, rule: str) -> None:
+        self.folder, self.log, self.port = folder, folder / "haproxy.log", port_of_its_own()
+        self.environment = user_environ()
+        (folder / "haproxy.cfg").write_text(HAPROXY.format(port=self.port, rule=rule, app=app))
+        self.command = ["haproxy", "-f", "haproxy.cfg"]
+
+
 def find_postgresql() -> Path | None:
     """The folder of initdb, postgres and psql."""
     versions = Path("/usr/lib/postgresql").glob("*/bin")

@@ -30,6 +30,7 @@ COMPOSE = yaml.safe_load((PROJECT / "compose.yaml").read_text("utf-8"))
 DOCUMENTS = [yaml.safe_load(path.read_text("utf-8")) for path in MANIFESTS]
 KUBERNETES = {document["kind"]: document for document in DOCUMENTS}
 WORKLOADS = [KUBERNETES[kind]["spec"] for kind in ("Deployment", "Job")]
+PASSWORDS = {"POSTGRES_PASSWORD", "POSTGRES_OWNER_PASSWORD", "POSTGRES_APP_PASSWORD"}
 APPS = [COMPOSE["services"][name] for name in ("app-1", "app-2", "migrate")]
 
 
@@ -178,7 +179,7 @@ def environments() -> dict[str, dict[str, str]]:
 
 @pytest.mark.parametrize(("name", "variables"), environments().items())
 def test_every_variable_is_a_setting(name: str, variables: dict[str, str]) -> None:
-    assert variables.keys() <= setting_names()
+    assert {variable for variable, value in variables.items() if value} <= setting_names()
     assert variables["ENVIRONMENT"] == "production"
 
 
@@ -192,7 +193,7 @@ def test_the_comment_names_the_settings_in_the_secret() -> None:
 def test_no_secret_is_in_a_file(path: Path) -> None:
     text = path.read_text("utf-8")
     for value in re.findall(r"(?:PASSWORD|PEPPERS|SECRET|TOKEN)\w*(?:: |=)(\S+)", text):
-        assert value.startswith("${"), value
+        assert value.startswith(("${", "$(openssl", '""')), value
     for password in re.findall(r"://[^/\s]*?:([^/\s]*)@", text):
         assert password.startswith("${"), password
     assert not re.search(r"^kind: Secret$", text, re.MULTILINE)
@@ -201,7 +202,20 @@ def test_no_secret_is_in_a_file(path: Path) -> None:
 
 def test_a_missing_secret_stops_compose() -> None:
     text = (PROJECT / "compose.yaml").read_text("utf-8")
-    assert set(re.findall(r"\$\{(\w+):\?", text)) == {"API_KEY_PEPPERS", "POSTGRES_PASSWORD"}
+    assert set(re.findall(r"\$\{(\w+):\?", text)) == {"API_KEY_PEPPERS", *PASSWORDS}
+
+
+def test_the_app_gets_no_password_but_its_own() -> None:
+    """`env_file` would give it all of them."""
+    *apps, migration = [app["environment"] for app in APPS]
+    for variables in apps:
+        assert "//api:${POSTGRES_APP_PASSWORD:" in variables["DATABASE_URL"]
+        assert [name for name in PASSWORDS if variables.get(name) != ""] == ["POSTGRES_APP_PASSWORD"]
+    assert "//api_owner:${POSTGRES_OWNER_PASSWORD:" in migration["DATABASE_URL"]
+    (_, roles) = COMPOSE["services"]["postgres"]["volumes"]
+    assert roles == "./migrations/roles.sql:/docker-entrypoint-initdb.d/roles.sql:ro"
+    server, job = (workload["template"]["spec"]["containers"][0]["envFrom"] for workload in WORKLOADS)
+    assert job == [*server, {"secretRef": {"name": "api-migration"}}]  # the last one wins
 
 
 def test_images_are_pinned() -> None:
@@ -353,7 +367,8 @@ def test_the_commands_migrate_serve_check_and_stop(image: Path, tmp_path: Path, 
 class Front:
     """A proxy that gives a request's head one second, and two instances behind it; their logs are in the folder."""
 
-    port: int
+    port: int  # the tests have no certificate: this is where the site is, in place of HTTPS
+    plain_port: int  # in place of port 80
     apps: list[subprocess.Popen[str]]
     folder: Path
 
@@ -368,12 +383,13 @@ def front(image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fro
 def fronted(image: Path, folder: Path) -> Iterator[Front]:
     variables = environment(image, folder / "app.db")
     migrate(image, variables, MIGRATIONS["compose"])
-    ports = [free_port() for _ in range(3)]
+    ports = [free_port() for _ in range(4)]
     text = (PROJECT / "Caddyfile").read_text("utf-8")
     for old, new in [
         ("app-1:8000", f"127.0.0.1:{ports[1]}"),
         ("app-2:8000", f"127.0.0.1:{ports[2]}"),
         ("read_header 10s", "read_header 1s"),
+        ("\tadmin off\n", f"\tadmin off\n\thttp_port {ports[3]}\n"),
     ]:
         assert text.count(old) == 1
         text = text.replace(old, new)
@@ -381,12 +397,12 @@ def fronted(image: Path, folder: Path) -> Iterator[Front]:
     with ExitStack() as stack:
         apps = [
             stack.enter_context(running(start_command(port), image, variables, folder / f"app-{port}", port))
-            for port in ports[1:]
+            for port in ports[1:3]
         ]
         command = [f"{BIN}/caddy", "run", "--config", "Caddyfile", "--adapter", "caddyfile"]
         here = {**caddy_home(folder), "SITE_ADDRESS": f"http://:{ports[0]}"}
         stack.enter_context(running(command, folder, here, folder / "proxy", ports[0]))
-        yield Front(ports[0], apps, folder)
+        yield Front(ports[0], ports[3], apps, folder)
 
 
 def test_the_app_sees_the_address_of_the_client_and_not_the_one_it_claims(front: Front) -> None:
@@ -398,14 +414,49 @@ def test_the_app_sees_the_address_of_the_client_and_not_the_one_it_claims(front:
     assert line["client"] == "127.0.0.2"
 
 
+Response = tuple[int, dict[str, str], str]
+
+
+def assert_problem(response: Response, code: str) -> None:
+    """Every member that the app's own problems have, and the same id in the header."""
+    status, headers, text = response
+    problem = json.loads(text)
+    assert problem.keys() == {"type", "title", "status", "detail", "instance", "code", "request_id"}
+    assert all(problem.values())
+    assert (problem["status"], problem["code"], problem["type"]) == (status, code, f"urn:problem-type:{code}")
+    assert problem["request_id"] == headers["x-request-id"]
+    assert headers["content-type"] == "application/problem+json"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert ("retry-after" in headers) is (status >= 502)
+
+
+@pytest.mark.parametrize("path", ["/v1/users/me?api_key=secret", '/v1/"%22\\', "/v1/%ff%00"])
+@pytest.mark.parametrize("request_id", ["mine-1", 'not"valid'])
+def test_a_request_without_tls_is_rejected_with_a_problem(front: Front, path: str, request_id: str) -> None:
+    response = ask(front.plain_port, path, headers={"X-Request-ID": request_id})
+    assert response[0] == 403
+    assert_problem(response, "https_required")
+    assert "secret" not in response[2]
+    assert (response[1]["x-request-id"] == request_id) is (request_id == "mine-1")
+
+
+def test_browsers_are_told_to_use_https(front: Front) -> None:
+    for path in ("/health/live", "/nothing"):
+        headers = ask(front.port, path)[1]
+        assert headers["strict-transport-security"] == "max-age=31536000"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["x-request-id"]
+    assert "strict-transport-security" not in ask(front.plain_port, "/")[1]
+
+
 def test_the_proxy_rejects_a_large_body_with_a_problem(front: Front) -> None:
     port = front.port
     blocks = [b"x" * 65_536] * 17
     bodies: list[bytes | Iterator[bytes]] = [b"".join(blocks), iter(blocks)]
     for body in bodies:  # declared, and in chunks
-        status, headers, text = ask(port, "/v1/users/me", method="PATCH", body=body)
-        assert (status, headers["content-type"]) == (413, "application/problem+json")
-        assert json.loads(text)["status"] == 413
+        response = ask(port, "/v1/users/me", method="PATCH", body=body)
+        assert response[0] == 413
+        assert_problem(response, "content_too_large")
     assert ask(port, "/health/live", headers={"X-Long": "x" * 65_536})[0] == 431
 
 
@@ -426,8 +477,7 @@ def test_clients_do_not_notice_the_loss_of_one_instance_and_get_a_problem_withou
         assert {ask(front.port, "/health/ready")[0] for _ in range(50)} == {200}
         front.apps[1].kill()
         began = time.monotonic()
-        status, headers, text = ask(front.port, "/health/ready")
+        response = ask(front.port, "/health/ready")
         assert time.monotonic() - began < 5
-    assert (status, headers["content-type"]) in {(code, "application/problem+json") for code in (502, 503)}
-    assert headers["retry-after"] == "5"
-    assert json.loads(text)["status"] == status
+    assert response[0] in {502, 503}
+    assert_problem(response, "unavailable")

@@ -16,6 +16,7 @@ from tests.bakery import PROJECT, PYTHONS, lend_environment, run, user_environ
 from tests.conftest import Bake
 from tests.containers import ask, running, start_command
 from tests.demo import free_port
+from tests.servers import Instance, PostgreSQL, PostgresqlStore, environment, until
 
 PAGE = (PROJECT / "docs/operations.md").read_text("utf-8")
 ADMIN = "admin@example.com"
@@ -23,7 +24,7 @@ ADMIN = "admin@example.com"
 
 def commands(heading: str) -> list[str]:
     """The blocks of `sh` below a heading."""
-    (section,) = re.findall(rf"^### {heading}\n(.*?)(?=^##)", PAGE, re.MULTILINE | re.DOTALL)
+    (section,) = re.findall(rf"^##+ {heading}\n(.*?)(?=^##)", PAGE, re.MULTILINE | re.DOTALL)
     return re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
 
 
@@ -70,6 +71,26 @@ def test_a_backup_of_sqlite_is_restored(project: Path, tmp_path: Path) -> None:
     assert users(project) == [ADMIN]
     with running(start_command(port), project, variables, tmp_path / "log", port):
         assert ask(port, "/v1/users/me", headers={"Authorization": f"Bearer {key}"})[0] == 200
+
+
+WRITTEN = re.compile(r"(?<![\w.$])(?:[\w-]+\.(?:env|dump|db)|\.env)(?:[.-]\w+)*")
+
+
+def test_git_and_docker_ignore_every_secret_file_that_the_docs_tell_people_to_write(bake: Bake) -> None:
+    project = bake(deployment="compose")
+    pages = [*PROJECT.rglob("*.md"), *map(PROJECT.joinpath, ("compose.yaml", "Makefile", ".env.example"))]
+    names = {name for page in pages for name in WRITTEN.findall(page.read_text("utf-8"))} - {".env.example"}
+    assert names >= {".env", "app.db-wal", "backup.db", "backup.dump", "migration.env", "secrets.env"}
+    for name in names | {".env.production"}:
+        (project / name).touch()
+    run(["git", "init", "--quiet"], project)
+    before = set(run(["git", "ls-files", "--others"], project).split())
+    run(["git", "add", "."], project)
+    staged = set(run(["git", "ls-files"], project).split())
+    assert before - staged == names | {".env.production"}
+    everything, *lines = [line for line in (project / ".dockerignore").read_text().splitlines() if line[:1] != "#"]
+    assert everything == "*"
+    assert not names & {line.removeprefix("!") for line in lines}
 
 
 def named(url: str, database: str) -> str:
@@ -159,3 +180,58 @@ def test_an_upgrade_has_no_downtime(project: Path, database_url: str, tmp_path: 
         finally:
             stop.set()
         assert of_the_old.result() == of_the_new.result() == {200, 201}
+
+
+FORBIDDEN = [
+    "CREATE TABLE mine (id int)",
+    "CREATE TEMPORARY TABLE mine (id int)",
+    "CREATE SCHEMA mine",
+    "ALTER TABLE users ADD COLUMN mine int",
+    "DROP TABLE audit_events",
+    "TRUNCATE audit_events",
+    "CREATE INDEX mine ON users (email)",
+    "CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "UPDATE alembic_version SET version_num = ''",
+    "DELETE FROM alembic_version",
+    "SET ROLE api_owner",
+    "CREATE ROLE mine",
+]
+
+
+def test_the_app_works_with_a_role_that_cannot_change_the_schema(project: Path, cluster: PostgreSQL) -> None:
+    (create_roles,) = commands("Database roles")
+    store = PostgresqlStore.create(cluster)
+    by_role = {role: store.url.replace("postgres@", f"{role}@") for role in ("api_owner", "api")}
+    typed(create_roles, project, ADMIN_DATABASE_URL=store.url)
+    run([".venv/bin/alembic", "upgrade", "head"], project, DATABASE_URL=by_role["api_owner"])
+
+    store.url = by_role["api"]
+    store.key = app(project, "start", ADMIN, **environment(store))
+    instance = Instance(project, store, USAGE_FLUSH_SECONDS=0.1)
+    with instance.running():
+        user = instance.ask("POST", "/v1/users", {"email": "ada@example.com"}).body["id"]
+        key = instance.create_key().body["id"]
+        for method, path, body in (
+            ("GET", "/health/ready", None),
+            ("GET", "/v1/users", None),
+            ("GET", "/v1/api-keys", None),
+            ("PATCH", "/v1/users/me", {"first_name": "Grace"}),
+            ("PATCH", f"/v1/api-keys/{key}", {"name": "ci"}),
+            ("POST", f"/v1/api-keys/{key}/rotate", {}),
+            ("DELETE", f"/v1/api-keys/{key}", None),
+            ("DELETE", f"/v1/users/{user}", None),
+            ("GET", "/v1/audit-events", None),
+        ):
+            assert instance.ask(method, path, body).status in {200, 201, 204}, path
+        until(lambda: instance.get("/v1/api-keys/current/usage").body["total"])
+    for statement in FORBIDDEN:
+        with pytest.raises(AssertionError, match=r"permission denied|must be owner"):
+            sql(store.url, statement)
+
+    backup, restore = commands("PostgreSQL")
+    cluster.sql("ALTER ROLE api_owner CREATEDB")
+    typed(backup + restore, project, DATABASE_URL=by_role["api_owner"])
+    restored = named(store.url, "restored")
+    assert users(project, DATABASE_URL=restored) == [ADMIN]
+    with pytest.raises(AssertionError, match="must be owner"):
+        sql(restored, "DROP TABLE users")

@@ -6,6 +6,7 @@ Each test has its own servers. The bounds are those that the docs promise, plus 
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import time
@@ -21,11 +22,14 @@ from typing import Protocol
 
 import pytest
 
-from tests.bakery import run
-from tests.demo import PATIENCE
+from tests.bakery import PROJECT, PYTHONS, lend_environment, run
+from tests.conftest import Bake
+from tests.containers import running
+from tests.demo import PATIENCE, free_port
 from tests.servers import (
     GRACE,
     Answer,
+    HAProxy,
     Instance,
     PostgreSQL,
     PostgresqlStore,
@@ -45,6 +49,8 @@ TIME_OUT = 2  # REQUEST_TIMEOUT_SECONDS
 SLACK = 1.5  # seconds that a busy machine may add to a bound
 ME = "/v1/users/me"
 LIVE, READY = "/health/live", "/health/ready"
+OPERATIONS = PROJECT / "docs/operations.md"
+PROXY_RULE = "http-request set-header X-Forwarded-For %[src]"
 
 
 class Serve(Protocol):
@@ -583,3 +589,59 @@ def test_while_a_migration_is_pending_an_instance_is_not_ready_and_says_what_to_
     )
     run([f"{project}/.venv/bin/alembic", "upgrade", "head"], project, **environment(store))
     assert instance.get(READY).status == 200
+
+
+def chunked(port: int, header: str, trailer: str) -> bytes:
+    """The head of the response to a chunked request for the key's owner."""
+    request = f"GET {ME} HTTP/1.1\r\nHost: a\r\n{header}Transfer-Encoding: chunked\r\n\r\n0\r\n{trailer}\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
+        connection.sendall(request.encode())
+        return connection.recv(65_536).partition(b"\r\n\r\n")[0]
+
+
+FORGED = "X-Forwarded-For: 10.1.1.1\r\n"
+
+
+def behind_haproxy(instance: Instance, folder: Path, rule: str) -> HAProxy:
+    if not shutil.which("haproxy"):
+        pytest.skip("haproxy is not installed")
+    return HAProxy(folder, instance.port, rule)
+
+
+def test_behind_a_proxy_that_forwards_trailer_fields_they_are_not_headers(
+    sqlite_store: SqliteStore, serve: Serve, tmp_path: Path
+) -> None:
+    instance = serve(sqlite_store, TRUSTED_PROXIES="127.0.0.1", FAILED_AUTH_LIMIT="5/hour")
+    elsewhere = instance.create_key(allowed_cidrs=["10.0.0.0/8"]).body["api_key"]
+    header = f"Authorization: Bearer {elsewhere}\r\n"
+    assert f"`{PROXY_RULE}`" in OPERATIONS.read_text("utf-8")
+    proxy = behind_haproxy(instance, tmp_path, PROXY_RULE)
+    with proxy.running():
+        assert b" 403 " in chunked(proxy.port, header, FORGED)
+        assert b" 403 " in chunked(proxy.port, header + FORGED, "")
+        assert b" 401 " in chunked(proxy.port, "", f"Authorization: Bearer {sqlite_store.key}\r\n")
+        guess = "Authorization: Bearer guess\r\n"
+        answers = [chunked(proxy.port, guess, FORGED.replace("1.1.1", f"1.1.{n}")) for n in range(7)]
+        assert [answer.split()[1] for answer in answers] == [b"401"] * 5 + [b"429"] * 2
+
+
+def test_a_proxy_that_adds_a_second_forwarded_address_is_noticed(
+    sqlite_store: SqliteStore, serve: Serve, tmp_path: Path
+) -> None:
+    instance = serve(sqlite_store, TRUSTED_PROXIES="127.0.0.1")
+    header = f"Authorization: Bearer {sqlite_store.key}\r\n"
+    proxy = behind_haproxy(instance, tmp_path, "option forwardfor")
+    with proxy.running():
+        assert b" 200 " in chunked(proxy.port, header, "")
+        assert b" 400 " in chunked(proxy.port, header + FORGED, "")
+
+
+def test_gunicorn_ignores_trailer_fields(bake: Bake, sqlite_store: SqliteStore, tmp_path: Path) -> None:
+    project = bake()
+    lend_environment(project, next(iter(PYTHONS.values())), "gunicorn", "uvicorn-worker")
+    port = free_port()
+    command = [".venv/bin/python", "-m", "gunicorn", "--worker-class=uvicorn_worker.UvicornWorker", "app.main:app"]
+    key = f"Authorization: Bearer {sqlite_store.key}\r\n"
+    with running([*command, f"--bind=127.0.0.1:{port}"], project, environment(sqlite_store), tmp_path / "log", port):
+        assert b" 200 " in chunked(port, key, "")
+        assert b" 401 " in chunked(port, "", key)

@@ -26,6 +26,7 @@ from app.core.database import Database
 from app.core.errors import add_error_handlers
 from app.core.logging import configure_logging
 from app.core.openapi import describe_errors
+from app.core.trailers import drop_trailer_fields
 from app.settings import PYPROJECT, Settings, get_settings
 from app.users.router import router as users_router
 
@@ -54,6 +55,7 @@ def create_app(settings: Settings | None = None, database: Database | None = Non
     """By default, the environment and `.env` supply the settings."""
     settings = settings or get_settings()
     configure_logging(settings)
+    drop_trailer_fields()
 
     app = Api(
         title=settings.project_name,
@@ -93,7 +95,11 @@ def add_middleware(app: FastAPI, settings: Settings) -> None:
     """The middleware that is added last runs first."""
     app.add_middleware(middleware.BodyLimitMiddleware, max_bytes=settings.request_body_limit)
     app.add_middleware(middleware.TimeoutMiddleware, seconds=settings.request_timeout_seconds)
-    app.add_middleware(middleware.RequestMiddleware)
+    if settings.trusted_proxies:
+        proxies = [str(network) for network in settings.trusted_proxies]
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=proxies)
+    only_once = {b"host", b"x-forwarded-for"} if settings.trusted_proxies else {b"host"}
+    app.add_middleware(middleware.RequestMiddleware, only_once=only_once)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -101,9 +107,6 @@ def add_middleware(app: FastAPI, settings: Settings) -> None:
             allow_methods=["*"],
             allow_headers=["*"],
         )
-    if settings.trusted_proxies:
-        proxies = [str(network) for network in settings.trusted_proxies]
-        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=proxies)
 
 
 @asynccontextmanager

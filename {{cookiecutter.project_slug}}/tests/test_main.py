@@ -153,7 +153,7 @@ async def connect(app: FastAPI, path: str, *headers: tuple[bytes, bytes]) -> lis
         "type": "websocket",
         "path": path,
         "query_string": b"",
-        "headers": headers,
+        "headers": [(b"host", b"test"), *headers],
         "client": None,
         "extensions": {"websocket.http.response": {}},
     }

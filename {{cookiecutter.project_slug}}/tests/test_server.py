@@ -97,3 +97,39 @@ def test_the_server_accepts_only_requests_with_a_key(make_database: MakeDatabase
 def test_fastapi_starts_the_app(make_database: MakeDatabase, command: str) -> None:
     with running(make_database(), ["fastapi", command]) as (server, _):
         assert server.get("/health/live").status_code == 200
+
+
+def respond(server: socket.socket) -> tuple[str, str]:
+    """The head and the body of one response."""
+    head, _, body = server.recv(65_536).decode().partition("\r\n\r\n")
+    while len(body) < int(head.lower().partition("content-length: ")[2].partition("\r\n")[0]):
+        body += server.recv(65_536).decode()
+    return head, body
+
+
+@pytest.mark.parametrize(
+    "command",
+    [UVICORN, [*UVICORN, "--workers", "2"], ["fastapi", "run"]],
+    ids=["1", "2", "fastapi"],
+)
+@pytest.mark.parametrize("is_split", [False, True])
+def test_a_trailer_field_is_not_a_header(
+    make_database: MakeDatabase, command: list[str], is_split: bool
+) -> None:
+    url = make_database()
+    key = f"Authorization: Bearer {create_admin_key(url)}\r\n"
+    head = "GET /v1/users/me HTTP/1.1\r\nHost: a\r\n"
+    chunks = "Transfer-Encoding: chunked\r\n\r\n1\r\n \r\n0\r\n"
+    trailer = "Host: b\r\nX-Forwarded-For: 192.0.2.1\r\nX-Request-ID: trailer\r\n"
+    with (
+        running(url, command, TRUSTED_PROXIES="127.0.0.1") as (client, _),
+        socket.create_connection(("127.0.0.1", client.base_url.port or 0), timeout=30) as server,
+    ):
+        for sent_key, trailer_key, status in (("", key, 401), (key, key, 200), ("", "", 401)):
+            server.sendall(f"{head}{sent_key}{chunks}".encode())
+            if is_split:
+                time.sleep(0.1)
+            server.sendall(f"{trailer_key}{trailer}\r\n".encode())
+            response_head, body = respond(server)
+            assert response_head.startswith(f"HTTP/1.1 {status} "), body
+            assert "trailer" not in response_head

@@ -1,10 +1,11 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 from fastapi import Depends
-from sqlalchemy import Connection, Engine, Executable, MetaData, Row, event
+from sqlalchemy import Connection, Dialect, Engine, Executable, MetaData, Row, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
@@ -71,6 +72,15 @@ def create_engine(
 
 
 def _configure_sqlite(engine: Engine, for_migrations: bool, for_lookups: bool) -> None:
+    @event.listens_for(engine, "do_connect")
+    def create_private_file(_: Dialect, __: object, arguments: list[str], ___: object) -> None:
+        # SQLite would create a file that everybody can read. The journal gets the same mode.
+        # An existing file is not opened: closing it would release the locks of this process.
+        file = Path(arguments[0])
+        if file.is_absolute():  # neither :memory: nor a URI
+            with suppress(OSError):
+                file.touch(0o600, exist_ok=False)
+
     @event.listens_for(engine, "connect")
     def connect(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
         cursor = connection.cursor()

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import re
 import time
+from collections.abc import Set
 from typing import NamedTuple
 from uuid import UUID, uuid4
 
@@ -17,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core.errors import InternalError, Unavailable, problem
+from app.core.errors import InternalError, InvalidRequest, Unavailable, problem
 
 VALID_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
@@ -37,10 +38,15 @@ class FinishedRequest(NamedTuple):
 
 
 class RequestMiddleware:
-    """Gives each request an id, responds to unhandled exceptions, and calls `after_request`."""
+    """Gives each request an id, responds to unhandled exceptions, and calls `after_request`.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Rejects requests that have a header of `only_once` twice, or no Host: a proxy could read them
+    differently.
+    """
+
+    def __init__(self, app: ASGIApp, only_once: Set[bytes]) -> None:
         self.app = app
+        self.only_once = only_once
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -49,7 +55,10 @@ class RequestMiddleware:
         hooks = scope["app"].state.after_request  # a mounted app replaces scope["app"]
         state = scope.setdefault("state", {})
         state["request_id"] = request_id = uuid4().hex
+        names = []
         for name, value in scope["headers"]:
+            if name in self.only_once:
+                names.append(name)
             if name == b"x-request-id" and VALID_REQUEST_ID.fullmatch(value):  # safe to log
                 state["request_id"] = request_id = str(value, "ascii")
         started_at = time.perf_counter()
@@ -57,16 +66,24 @@ class RequestMiddleware:
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
+            # A rejected WebSocket gets an HTTP response too.
+            if message["type"] in {"http.response.start", "websocket.http.response.start"}:
                 status = message["status"]
                 headers = [*message["headers"], (b"x-request-id", request_id.encode())]
+                headers.append((b"x-content-type-options", b"nosniff"))
                 if "is_protected" in state:
                     headers.append((b"cache-control", b"no-store"))
                 message["headers"] = headers
             await send(message)
 
+        app: ASGIApp = self.app
+        if b"host" not in names and scope.get("http_version", "1.1") == "1.1":
+            app = problem(HTTPConnection(scope), InvalidRequest("The Host header is missing."))
+        elif len(names) > len(set(names)):
+            detail = "Send Host and X-Forwarded-For only once."
+            app = problem(HTTPConnection(scope), InvalidRequest(detail))
         try:
-            await self.app(scope, receive, send_with_id)
+            await app(scope, receive, send_with_id)
         except Exception:
             logger.exception("unhandled error in request %s", request_id)
             if status or scope["type"] == "websocket":  # too late: the server closes the connection

@@ -1,9 +1,11 @@
 import asyncio
+import os
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from alembic import command
 from sqlalchemy import Engine, event, false, literal, literal_column, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import (
@@ -21,7 +23,7 @@ from app.core.database import SESSION_CONNECTIONS, Database
 from app.users import service as users
 from app.users.models import User
 from app.users.schemas import UserCreate
-from tests.conftest import AsUser
+from tests.conftest import AsUser, alembic_config
 
 ONE = select(literal(1))
 
@@ -55,6 +57,42 @@ async def test_a_relationship_that_is_not_loaded_raises_an_error(
             assert user.api_keys
         await session.refresh(user, ["api_keys"])
         assert [key.id for key in user.api_keys] == [me.key.id]
+
+
+def modes_in(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("existing_mode", [None, 0o640])
+async def test_a_new_sqlite_file_is_private_and_an_existing_one_keeps_its_mode(
+    tmp_path: Path, existing_mode: int | None
+) -> None:
+    file = tmp_path / "app.db"
+    if existing_mode:
+        file.touch()
+        file.chmod(existing_mode)
+    mask = os.umask(0o022)
+    try:
+        url = f"sqlite+aiosqlite:///{file}"
+        await asyncio.to_thread(command.upgrade, alembic_config(url), "head")
+        database = Database(url)
+        async with database.session() as session:
+            await session.exec(select(User))
+            modes = modes_in(tmp_path)
+        await database.dispose()
+    finally:
+        os.umask(mask)
+    assert modes == dict.fromkeys(["app.db", "app.db-shm", "app.db-wal"], existing_mode or 0o600)
+
+
+async def test_a_database_in_memory_creates_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    database = Database("sqlite+aiosqlite://")
+    assert await database.fetch_all(ONE) == [(1,)]
+    await database.dispose()
+    assert modes_in(tmp_path) == {}
 
 
 async def test_a_database_error_does_not_show_the_values(database: Database) -> None:

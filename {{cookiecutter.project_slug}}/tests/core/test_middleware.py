@@ -1,4 +1,5 @@
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from unittest.mock import AsyncMock
 
@@ -31,6 +32,50 @@ async def test_a_request_id_of_the_caller_is_kept_if_it_is_safe_to_log(
 ) -> None:
     response = await client.get("/health/live", headers={"X-Request-ID": request_id})
     assert (response.headers["x-request-id"] == request_id) is is_kept
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/docs", "/nothing", "/v1/users/me", "/broken"])
+async def test_browsers_never_guess_the_type_of_a_response(
+    app: FastAPI, client: AsyncClient, path: str
+) -> None:
+    @app.get("/broken")
+    async def broken() -> None:
+        raise LookupError
+
+    assert (await client.get(path)).headers["x-content-type-options"] == "nosniff"
+
+
+HOST = (b"host", b"test")
+FORWARDED = (b"x-forwarded-for", b"192.0.2.1")
+BEHIND_PROXY = {"trusted_proxies": "127.0.0.1"}
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+@pytest.mark.parametrize(
+    ("settings", "version", "headers", "is_rejected"),
+    [
+        ({}, "1.1", [HOST], False),
+        ({}, "1.1", [], True),
+        ({}, "1.0", [], False),
+        ({}, "1.0", [HOST, HOST], True),
+        ({}, "1.1", [HOST, FORWARDED, FORWARDED], False),
+        (BEHIND_PROXY, "1.1", [HOST, FORWARDED], False),
+        (BEHIND_PROXY, "1.1", [HOST, FORWARDED, FORWARDED], True),
+    ],
+    indirect=["settings"],
+)
+async def test_a_request_has_one_host_and_behind_a_proxy_one_forwarded_address(
+    app: FastAPI, kind: str, version: str, headers: list[tuple[bytes, bytes]], is_rejected: bool
+) -> None:
+    send = AsyncMock()
+    scope = {**scope_of("/nothing"), "type": kind, "http_version": version, "headers": headers}
+    await app(scope, AsyncMock(), send)
+    first, *others = [call.args[0] for call in send.await_args_list]
+    assert (first.get("status") == 400) is is_rejected
+    if is_rejected:
+        problem = json.loads(others[0]["body"])
+        assert problem["code"] == "invalid_request"
+        assert (b"x-request-id", problem["request_id"].encode()) in first["headers"]
 
 
 async def test_after_request_hooks_get_the_finished_request(
@@ -118,7 +163,7 @@ def scope_of(path: str) -> Scope:
         "method": "GET",
         "path": path,
         "query_string": b"",
-        "headers": [],
+        "headers": [(b"host", b"test")],
         "client": None,
     }
 

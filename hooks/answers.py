@@ -26,8 +26,8 @@ DEPENDENCIES = frozenset(
     limits mako markdown-it-py markupsafe mdurl mypy mypy-extensions opentelemetry-api opentelemetry-sdk
     opentelemetry-semantic-conventions packaging pathspec pluggy prometheus-client psycopg psycopg-binary pydantic
     pydantic-core pydantic-settings pygments pytest pytest-asyncio pytest-cov pytest-xdist python-dotenv pyyaml
-    redis rich rich-toolkit ruff shellingham sqlalchemy sqlmodel starlette time-machine typer typing-extensions
-    typing-inspection tzdata uv uvicorn uvloop watchfiles websockets wrapt
+    redis rich rich-toolkit ruff sentry-sdk shellingham sqlalchemy sqlmodel starlette time-machine typer
+    typing-extensions typing-inspection tzdata urllib3 uv uvicorn uvloop watchfiles websockets wrapt
     """.split()  # noqa: SIM905 - as a list, ruff would give every name a line of its own
 )
 

@@ -32,6 +32,16 @@ CONFIRM_ADMIN = "    await confirm_caller(session, actor, Scope.ADMIN, user_ids=
 SESSION = "            yield session\n            await session.commit()\n"
 PROXIES = "app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=proxies"
 NETWORKS = "        proxies = [str(network) for network in settings.trusted_proxies]\n"
+TRUSTED_PROXIES = f"    if settings.trusted_proxies:\n{NETWORKS}        {PROXIES})\n"
+CREDENTIALS = "    app.add_middleware(CredentialsMiddleware, locations=settings.api_key_locations)\n"
+CORS = """    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+        )
+"""
 TYPE_CHECKING = "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    "
 
 AUTHENTICATION = [
@@ -49,12 +59,12 @@ AUTHENTICATION = [
         ("accepts disabled keys", "    Status.DISABLED: errors.ApiKeyDisabled,\n", ""),
         ("accepts expired keys", "    Status.EXPIRED: errors.ApiKeyExpired,\n", ""),
         ("accepts the keys of inactive users", "if not row.is_active:", "if False:"),
-        ("never signs a key with the newest pepper", "await self._sign_again(key_id, text, digest)", "pass"),
+        ("never signs a key with the newest pepper", "await self._sign_again(key_id, key, digest)", "pass"),
         (
             "signs a key before it compares the secret",
             f"        if {COMPARISON}",
             "        if row and pepper_id != self._newest_pepper:\n"
-            "            await self._sign_again(key_id, text, row.digest)\n"
+            "            await self._sign_again(key_id, key, row.digest)\n"
             f"        if {COMPARISON}",
         ),
         (
@@ -119,22 +129,26 @@ AUTHENTICATION = [
         "test_functions_per_request.py",
         (
             "calls more functions for each request",
-            "    key = find_key(connection.scope, verifier.locations)\n",
-            "    key = find_key(connection.scope, verifier.locations)\n"
+            "    key = find_key(connection.scope)\n",
+            "    key = find_key(connection.scope)\n"
             "    from app.auth import key_format\n\n"
             "    for _ in range(3):\n"
-            "        key_format.parse(key, verifier._prefix, verifier._environment)\n"
-            "        key_format.digest(key, key)\n"
-            "        key_format.hint(key)\n",
+            "        key_format.parse(key.get_secret_value(), verifier._prefix, verifier._environment)\n"
+            "        key_format.digest(key.get_secret_value(), key.get_secret_value())\n"
+            "        key_format.hint(key.get_secret_value())\n",
         ),
     ),
     *mutants(
         "app/auth/credentials.py",
         "auth/test_credentials.py",
-        ("accepts two Authorization headers", "if authorization is not None:\n", "if False:\n"),
-        ("accepts two keys", "if len(found) > 1:", "if False:"),
-        ("reads X-API-Key where it is off", ' and "header" in locations:', ":"),
-        ("includes whitespace in the key", '.strip(" \\t")', ""),
+        ("accepts two Authorization headers", "if authorization_headers > 1:\n", "if False:\n"),
+        ("accepts two keys", "if len(keys) > 1:", "if False:"),
+        ("reads X-API-Key where it is off", 'if "header" in locations:', "if True:"),
+        (
+            "includes whitespace in the key",
+            '(credential.decode("latin-1").strip(" \\t"))',
+            '(credential.decode("latin-1"))',
+        ),
     ),
     *mutants(
         "app/auth/key_format.py",
@@ -158,13 +172,13 @@ AUTHENTICATION = [
         "auth/test_rate_limit.py",
         (
             "lets everybody guess keys",
-            "await rate_limiter.count_failure(client_address(connection))",
+            "await rate_limiter.count_failure(client_address(connection.scope))",
             "pass",
         ),
         (
             "rejects valid keys from an address that guessed",
             "    try:\n        caller = ",
-            "    await rate_limiter.count_failure(client_address(connection))\n    try:\n        caller = ",
+            "    await rate_limiter.count_failure(client_address(connection.scope))\n    try:\n        caller = ",
         ),
         (
             "does not limit requests",
@@ -447,7 +461,7 @@ WRITES = [
     *mutants(
         MIDDLEWARE,
         "api_keys/test_router.py",
-        ("lets caches keep a new key", '"is_protected" in state', "False"),
+        ("lets caches keep a new key", 'headers.append((b"cache-control", b"no-store"))', "pass"),
     ),
     *mutants(
         "app/api_keys/schemas.py",
@@ -794,6 +808,7 @@ DATA = [
         "app/usage/recorder.py",
         "usage/test_recorder.py",
         ("counts twice what may be committed", "committing = True", "committing = False"),
+        ("counts the use of rejected keys", "if not finished.is_authenticated or finished", "if finished"),
     ),
     *mutants(
         "app/usage/service.py",
@@ -804,17 +819,64 @@ DATA = [
 
 SECRETS = [
     *mutants(
+        "app/auth/credentials.py",
+        "test_secrets.py",
+        (
+            "leaves the key in the Authorization header",
+            "            headers[index] = (name, redact_bytes(value))\n            authorization_headers += 1\n",
+            "            authorization_headers += 1\n",
+        ),
+        (
+            "leaves the key in X-API-Key",
+            '        elif name == b"x-api-key":\n            headers[index] = (name, redact_bytes(value))\n',
+            '        elif name == b"x-api-key":\n',
+        ),
+        ("leaves the key in the query", 'scope["query_string"] = urlencode(redacted, safe="*").encode()', "pass"),
+    ),
+    *mutants(
         VERIFIER,
         "test_secrets.py",
         (
-            "logs malformed keys",
-            "        if key_id is None:\n",
-            '        if key_id is None:\n            logger.info("rejected %s", text)\n',
+            "has the text of the key in a local variable",
+            "        rows = await self._database.fetch_all(FIND_KEY",
+            "        text = key.get_secret_value()\n        rows = await self._database.fetch_all(FIND_KEY",
+        ),
+    ),
+    *mutants(
+        "app/main.py",
+        "test_secrets.py",
+        (
+            "redacts the request after other middleware has copied its headers",
+            f"{CORS}{TRUSTED_PROXIES}{CREDENTIALS}",
+            f"{CREDENTIALS}{CORS}{TRUSTED_PROXIES}",
+        ),
+    ),
+    *mutants(
+        "app/core/logging.py",
+        "core/test_logging.py",
+        ("logs keys in messages", "redacted = self._redact(message)", "redacted = message"),
+        ("logs keys in tracebacks", "redacted = self._redact(text)", "redacted = text"),
+        ("logs keys in extra fields", "self._redact(json.dumps(line, default=str))", "json.dumps(line, default=str)"),
+        (
+            "logs keys in the lines of uvicorn, or breaks them",
+            "self._redact(one) if isinstance(one, str) else one",
+            "one",
+        ),
+        ("fails a request because of a wrong log call", "with suppress(Exception):", "with suppress():"),
+        ("lets a value forge a line on the console", "if not line.isprintable():", "if False:"),
+    ),
+    *mutants(
+        DEPENDENCIES,
+        "core/test_logging.py",
+        (
+            "does not log the id of a revoked key",
+            "        state.update(key_id=error.key_id, user_id=error.user_id)\n",
+            "",
         ),
         (
-            "logs keys with a wrong secret",
-            "or row is None:\n",
-            'or row is None:\n            logger.info("rejected %s", text)\n',
+            "does not log the id of a key from another network",
+            '    state["key_id"], state["user_id"] = caller.key_id, caller.user_id\n    if caller.networks',
+            "    if caller.networks",
         ),
     ),
     *mutants(
@@ -836,6 +898,9 @@ SECRETS = [
         "core/test_logging.py",
         ("logs the Authorization header", '"method": scope["method"],', '"method": str(scope["headers"]),'),
         ("logs the query", "route.path if route else None", 'str(scope["query_string"])'),
+        ("logs the zone of an address, which can be any text", 'host.partition("%")[0]', "host"),
+        ("logs any text as an address", "address and str(address)", 'scope["client"] and scope["client"][0]'),
+        ("logs lines without a request id", "        request_id_variable.set(request_id)\n", ""),
     ),
     *mutants(
         "app/main.py",
@@ -879,6 +944,9 @@ PROCESS = [
             "            if timeout_response is None:\n                raise\n",
             "",
         ),
+        ("lets caches store errors", '"is_protected" in state or not any(', '"is_protected" in state and not any('),
+        ("lets a protected route allow caches", '"is_protected" in state or not any(', "not any("),
+        ("forbids caches what a public route allows", '"is_protected" in state or not any(', "True or not any("),
         ("calls no hooks after a request", "                    hook(finished)\n", "                    pass\n"),
         (
             "logs request ids that it did not check",

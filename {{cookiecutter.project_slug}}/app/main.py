@@ -17,7 +17,8 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from app import metrics, usage
 from app.api_keys.router import router as api_keys_router
 from app.audit.router import router as audit_router
-from app.auth.credentials import keys_in_query
+from app.auth import key_format
+from app.auth.credentials import CredentialsMiddleware, keys_in_query
 from app.auth.dependencies import check_routes, describe_security
 from app.auth.rate_limit import RateLimiter
 from app.auth.verifier import Verifier
@@ -54,7 +55,7 @@ class Api(FastAPI):
 def create_app(settings: Settings | None = None, database: Database | None = None) -> Api:
     """By default, the environment and `.env` supply the settings."""
     settings = settings or get_settings()
-    configure_logging(settings)
+    configure_logging(settings, key_format.redact)
     drop_trailer_fields()
 
     app = Api(
@@ -107,6 +108,7 @@ def add_middleware(app: FastAPI, settings: Settings) -> None:
             allow_methods=["*"],
             allow_headers=["*"],
         )
+    app.add_middleware(CredentialsMiddleware, locations=settings.api_key_locations)
 
 
 @asynccontextmanager

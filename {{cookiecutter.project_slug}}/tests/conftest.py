@@ -23,6 +23,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from app.api_keys import service as api_keys
 from app.api_keys.models import UserApiKey
 from app.api_keys.schemas import ApiKeyCreate
+from app.auth import key_format
 from app.auth.caller import Caller
 from app.auth.dependencies import get_caller
 from app.auth.scopes import Scope
@@ -160,7 +161,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def log_as_set(settings: Settings) -> None:
     """Whatever another test has set."""
-    configure_logging(settings)
+    configure_logging(settings, key_format.redact)
 
 
 @pytest.fixture

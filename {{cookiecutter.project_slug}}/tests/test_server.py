@@ -8,6 +8,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
 
 import httpx
 import pytest
@@ -54,13 +56,17 @@ def environment_of(database_url: str) -> dict[str, str]:
 
 @contextmanager
 def running(
-    database_url: str, command: list[str] = UVICORN, api_key: str = "", **variables: str
+    database_url: str,
+    command: list[str] = UVICORN,
+    api_key: str = "",
+    output: IO[bytes] | None = None,
+    **variables: str,
 ) -> Iterator[tuple[httpx.Client, subprocess.Popen[bytes]]]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     arguments = [sys.executable, "-m", *command, "--port", str(port)]
     environment = environment_of(database_url) | variables
-    process = subprocess.Popen(arguments, cwd=ROOT, env=environment)
+    process = subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=output, stderr=output)
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers) as client:
@@ -133,3 +139,30 @@ def test_a_trailer_field_is_not_a_header(
             response_head, body = respond(server)
             assert response_head.startswith(f"HTTP/1.1 {status} "), body
             assert "trailer" not in response_head
+
+
+UPGRADE = {
+    "Upgrade": "websocket",
+    "Connection": "Upgrade",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
+
+
+@pytest.mark.parametrize("command", [["uvicorn", "app.main:app"], ["fastapi", "run"]])
+@pytest.mark.parametrize("locations", ["bearer", "query"])
+def test_the_log_of_the_server_redacts_keys(
+    make_database: MakeDatabase, tmp_path: Path, command: list[str], locations: str
+) -> None:
+    secret = "7" * 49
+    query = {"api_key": f"acme_live_{'0' * 16}_{secret}", "q": f"acme_test_{'1' * 16}_{secret}"}
+    with (
+        (tmp_path / "log").open("wb") as log,
+        running(make_database(), command, output=log, API_KEY_LOCATIONS=locations) as (server, _),
+    ):
+        for headers in ({}, UPGRADE):
+            server.get("/v1/users/me", params=query, headers=headers)
+    text = (tmp_path / "log").read_text()
+    assert text.count(f"api_key=acme_live_{'0' * 16}_***") == 2
+    assert text.count(f"q=acme_test_{'1' * 16}_***") == 2
+    assert secret not in text

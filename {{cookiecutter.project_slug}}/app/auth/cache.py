@@ -21,6 +21,7 @@ from hashlib import sha256
 from typing import NamedTuple
 from uuid import UUID
 
+from pydantic import SecretStr
 from sqlalchemy import ColumnElement, literal_column, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import col
@@ -62,13 +63,13 @@ class KeyCache:
         self._read_started_at = 0.0  # the newest read
         self._read_at = 0.0  # the start of the newest read that succeeded
 
-    def get(self, key: str) -> Caller | None:
+    def get(self, key: SecretStr) -> Caller | None:
         if not self._seconds:
             return None
         now = time.monotonic()
         if now - self._read_started_at > READ_SECONDS and len(self._reads) < MAX_READS:
             self._start_read(now)
-        entry = self._entries.get(sha256(key.encode()).digest())
+        entry = self._entries.get(sha256(key.get_secret_value().encode()).digest())
         if entry is None:
             return None
         caller, asked_at = entry
@@ -84,11 +85,13 @@ class KeyCache:
         )
         return caller if is_valid else None
 
-    async def look_up(self, key: str, query: Callable[[str], Awaitable[Caller]]) -> Caller:
+    async def look_up(
+        self, key: SecretStr, query: Callable[[SecretStr], Awaitable[Caller]]
+    ) -> Caller:
         """Query the database, once for all requests that miss the same key at the same time."""
         if not self._seconds:
             return await query(key)
-        fingerprint = sha256(key.encode()).digest()
+        fingerprint = sha256(key.get_secret_value().encode()).digest()
         if lookup := self._lookups.get(fingerprint):
             await asyncio.wait({lookup})
             # None if that lookup failed, or if a change since its start made its result invalid.
@@ -98,10 +101,12 @@ class KeyCache:
         lookup.add_done_callback(lambda _: self._lookups.pop(fingerprint))
         return await asyncio.shield(lookup)
 
-    async def _look_up(self, key: str, query: Callable[[str], Awaitable[Caller]]) -> Caller:
+    async def _look_up(
+        self, key: SecretStr, query: Callable[[SecretStr], Awaitable[Caller]]
+    ) -> Caller:
         asked_at = time.monotonic()
         caller = await query(key)
-        fingerprint = sha256(key.encode()).digest()
+        fingerprint = sha256(key.get_secret_value().encode()).digest()
         self._entries.pop(fingerprint, None)
         self._entries[fingerprint] = Entry(caller, asked_at)
         if len(self._entries) > MAX_ENTRIES:

@@ -1,7 +1,6 @@
 """For a route's signature: who is the caller, and what may they do?"""
 
 from collections.abc import Iterable
-from ipaddress import IPv6Address, ip_address
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Security
@@ -12,11 +11,12 @@ from starlette.requests import HTTPConnection
 
 from app.auth.caller import Caller
 from app.auth.credentials import find_key
-from app.auth.rate_limit import Address, RateLimiter
+from app.auth.rate_limit import RateLimiter
 from app.auth.scopes import Scope
 from app.auth.verifier import Verifier
 from app.core import errors
 from app.core.database import SessionDep
+from app.core.middleware import client_address
 from app.users.models import User
 
 
@@ -35,34 +35,26 @@ async def get_caller(connection: HTTPConnection, scopes: SecurityScopes) -> Call
 
 async def authenticate(connection: HTTPConnection) -> Caller:
     state = connection.scope["state"]
-    state["is_protected"] = True  # no response, not even an error, may be cached
+    state["is_protected"] = True  # the route cannot change its Cache-Control
     verifier: Verifier = connection.app.state.verifier
     rate_limiter: RateLimiter = connection.app.state.rate_limiter
-    key = find_key(connection.scope, verifier.locations)
+    key = find_key(connection.scope)
     try:
         caller = verifier.cache.get(key) or await verifier.verify(key)
     except errors.ApiKeyInvalid:
-        await rate_limiter.count_failure(client_address(connection))
+        await rate_limiter.count_failure(client_address(connection.scope))
         raise
+    except errors.UnusableKey as error:
+        state.update(key_id=error.key_id, user_id=error.user_id)
+        raise
+    state["key_id"], state["user_id"] = caller.key_id, caller.user_id
     if caller.networks is not None:
-        address = client_address(connection)
+        address = client_address(connection.scope)
         if address is None or not any(address in network for network in caller.networks):
             raise errors.AddressNotAllowed
-    # Before the rate limit, so that the hooks know the caller of a request over it.
-    state.update(caller=caller, key_id=caller.key_id, user_id=caller.user_id)
+    state["caller"] = caller  # before the rate limit: requests over it are authenticated too
     await rate_limiter.count_request(caller.key_id, caller.rate_limit)
     return caller
-
-
-def client_address(connection: HTTPConnection) -> Address | None:
-    """The client's address, as forwarded by TRUSTED_PROXIES. None for a Unix socket."""
-    try:
-        address = ip_address(connection.client.host if connection.client else "")
-    except ValueError:
-        return None
-    if isinstance(address, IPv6Address) and address.ipv4_mapped:
-        return address.ipv4_mapped
-    return address
 
 
 def requires(*scopes: Scope) -> Any:  # Any: as FastAPI's Security

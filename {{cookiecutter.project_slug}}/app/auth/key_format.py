@@ -14,7 +14,8 @@ import hmac
 import re
 import secrets
 import zlib
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from string import ascii_lowercase, ascii_uppercase, digits
 from typing import NamedTuple
 
@@ -73,3 +74,12 @@ def digest(pepper: str, text: str) -> bytes:
 def hint(text: str) -> str:
     """The start of a key up to and including its id, and its last 4 characters."""
     return f"{text.rpartition('_')[0]}…{text[-4:]}"
+
+
+# Of the keys of any project and environment, also if their end is mistyped or missing. The first
+# underscore makes the search fast.
+SECRET = rf"_(?<=_(?:live|test)_[0-9a-z]{{{ID_LENGTH}}}_)[0-9A-Za-z]{{20,}}"
+
+# They return the text with `_***` instead of the secret of each key in it.
+redact: Callable[[str], str] = partial(re.compile(SECRET).sub, "_***")
+redact_bytes: Callable[[bytes], bytes] = partial(re.compile(SECRET.encode()).sub, b"_***")

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from ipaddress import IPv6Address, ip_network
 from math import ceil
 from typing import Any
 
@@ -13,9 +13,9 @@ from limits.aio.storage import RedisStorage
 from limits.aio.strategies import FixedWindowRateLimiter
 
 from app.core.errors import RateLimited
+from app.core.middleware import Address
 from app.settings import Settings
 
-Address = IPv4Address | IPv6Address
 REDIS_TIMEOUT_SECONDS = 0.2  # per attempt; a request makes at most four
 MAX_WINDOWS = 100_000  # of each kind, about 25 MB
 

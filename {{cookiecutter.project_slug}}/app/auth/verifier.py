@@ -6,6 +6,7 @@ from ipaddress import ip_network
 from math import inf
 from typing import Any
 
+from pydantic import SecretStr
 from sqlalchemy import Row, bindparam, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import class_mapper
@@ -47,9 +48,9 @@ def usable_key(row: KeyRow) -> Caller:
     """Raises the error that explains why a key cannot be used."""
     status = Status.of(row.revoked_at, row.enabled, row.expires_at)
     if error := ERRORS.get(status):
-        raise error
+        raise error(row.id, row.user_id)
     if not row.is_active:
-        raise errors.UserInactive
+        raise errors.UserInactive(row.id, row.user_id)
     return Caller(
         key_id=row.id,
         user_id=row.user_id,
@@ -76,14 +77,14 @@ class Verifier:
         self._database = database
         self._dummy_digest = secrets.token_bytes(32)  # an unknown id takes as long as a known one
 
-    async def verify(self, text: str) -> Caller:
+    async def verify(self, key: SecretStr) -> Caller:
         """Raises Unauthorized."""
-        key_id = key_format.parse(text, self._prefix, self._environment)
+        key_id = key_format.parse(key.get_secret_value(), self._prefix, self._environment)
         if key_id is None:
             raise errors.ApiKeyInvalid
-        return await self.cache.look_up(text, partial(self._look_up, key_id))
+        return await self.cache.look_up(key, partial(self._look_up, key_id))
 
-    async def _look_up(self, key_id: str, text: str) -> Caller:
+    async def _look_up(self, key_id: str, key: SecretStr) -> Caller:
         rows = await self._database.fetch_all(FIND_KEY, {"id": key_id})
         row = rows[0] if rows else None
         pepper_id = row.pepper_id if row else self._newest_pepper
@@ -92,22 +93,23 @@ class Verifier:
                 "key %s needs pepper %s, which API_KEY_PEPPERS does not contain", key_id, pepper_id
             )
             raise errors.ApiKeyInvalid
-        digest = key_format.digest(self._peppers[pepper_id], text)
+        digest = key_format.digest(self._peppers[pepper_id], key.get_secret_value())
         stored_digest = row.digest if row else self._dummy_digest
         if not hmac.compare_digest(digest, stored_digest) or row is None:
             raise errors.ApiKeyInvalid
         caller = usable_key(row)
         if pepper_id != self._newest_pepper:
-            await self._sign_again(key_id, text, digest)
+            await self._sign_again(key_id, key, digest)
         return caller
 
-    async def _sign_again(self, key_id: str, text: str, old_digest: bytes) -> None:
+    async def _sign_again(self, key_id: str, key: SecretStr, old_digest: bytes) -> None:
         """Sign the key with the newest pepper, so that the old one can be removed."""
+        new_digest = key_format.digest(self._peppers[self._newest_pepper], key.get_secret_value())
         statement = (
             update(UserApiKey)
             .where(col(UserApiKey.id) == key_id, col(UserApiKey.digest) == old_digest)
             .values(
-                digest=key_format.digest(self._peppers[self._newest_pepper], text),
+                digest=new_digest,
                 pepper_id=self._newest_pepper,
                 updated_at=col(UserApiKey.updated_at),
             )

@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from http.client import responses as phrases
+from uuid import UUID
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -63,22 +64,31 @@ class ApiKeyInvalid(Unauthorized):
     title = "This API key is not valid"  # the same for every reason, so that guesses learn nothing
 
 
-class ApiKeyExpired(Unauthorized):
+class UnusableKey(Unauthorized):
+    """The secret is correct, so the ids are those of the caller."""
+
+    def __init__(self, key_id: str, user_id: UUID) -> None:
+        super().__init__()
+        self.key_id = key_id
+        self.user_id = user_id
+
+
+class ApiKeyExpired(UnusableKey):
     code = "api_key_expired"
     title = "This API key has expired"
 
 
-class ApiKeyRevoked(Unauthorized):
+class ApiKeyRevoked(UnusableKey):
     code = "api_key_revoked"
     title = "This API key has been revoked"
 
 
-class ApiKeyDisabled(Unauthorized):
+class ApiKeyDisabled(UnusableKey):
     code = "api_key_disabled"
     title = "This API key is disabled"
 
 
-class UserInactive(Unauthorized):
+class UserInactive(UnusableKey):
     code = "user_inactive"
     title = "The owner of this API key is inactive"
 

@@ -1,38 +1,101 @@
 import json
 import logging
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import ContextVar
 from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
 
 from app.settings import Settings
 
 CONSOLE_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 STANDARD_ATTRIBUTES = {*vars(logging.makeLogRecord({})), "message", "asctime", "color_message"}
 
+Redact = Callable[[str], str]
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+
+request_id_variable: ContextVar[str | None] = ContextVar("request_id", default=None)
+
+
+class ConsoleFormatter(logging.Formatter):
+    """One line for each message, so that a value in it cannot forge a line."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  as in the base class
+        line = super().formatMessage(record)
+        if not line.isprintable():
+            line = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in line)
+        request_id = request_id_variable.get()
+        return f"{line} request_id={request_id}" if request_id else line
+
 
 class JsonFormatter(logging.Formatter):
+    def __init__(self, redact: Redact) -> None:
+        super().__init__()
+        self._redact = redact
+
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            "request_id": request_id_variable.get(),
         }
         extra = vars(record).keys() - STANDARD_ATTRIBUTES
         line |= {name: getattr(record, name) for name in sorted(extra)}
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+            record.exc_text = record.exc_text or self.formatException(record.exc_info)
+        if record.exc_text:
+            line["exception"] = record.exc_text
+        return self._redact(json.dumps(line, default=str))
 
 
-def configure_logging(settings: Settings) -> None:
+class RedactingFactory:
+    """Makes log records without keys, whichever logger and handlers they are for.
+
+    A filter would only cover the handlers that exist, but servers and libraries add their own.
+    """
+
+    def __init__(self, make_record: Callable[..., logging.LogRecord], redact: Redact) -> None:
+        self._make_record = make_record
+        self._redact = redact
+
+    def __call__(self, *args: Any, **options: Any) -> logging.LogRecord:  # Any: of LogRecord
+        record = self._make_record(*args, **options)
+        if isinstance(record.args, tuple):  # uvicorn's formatter reads them
+            texts = [self._redact(one) if isinstance(one, str) else one for one in record.args]
+            record.args = tuple(texts)
+        with suppress(Exception):  # wrong arguments: the handlers report them
+            message = record.getMessage()
+            redacted = self._redact(message)
+            if redacted != message:
+                record.msg, record.args = redacted, None
+        if record.exc_info:
+            self._redact_exception(record, record.exc_info)
+        return record
+
+    def _redact_exception(self, record: logging.LogRecord, exc_info: ExcInfo) -> None:
+        text = logging.Formatter().formatException(exc_info)
+        redacted = self._redact(text)
+        if redacted != text:
+            record.exc_text, record.exc_info = redacted, None
+
+
+def configure_logging(settings: Settings, redact: Redact) -> None:
+    """`redact` removes the keys from a text."""
+    make_record = logging.getLogRecordFactory()
+    if not isinstance(make_record, RedactingFactory):
+        logging.setLogRecordFactory(RedactingFactory(make_record, redact))
     handler = logging.StreamHandler()
     handler.name = "app"
-    handler.setFormatter(logging.Formatter(CONSOLE_FORMAT, "%H:%M:%S"))
+    handler.setFormatter(ConsoleFormatter(CONSOLE_FORMAT, "%H:%M:%S"))
     if settings.log_format == "json":
-        handler.setFormatter(JsonFormatter())
+        handler.setFormatter(JsonFormatter(redact))
     root = logging.getLogger()
     root.handlers = [other for other in root.handlers if other.name != handler.name] + [handler]
     for name in ("app", "uvicorn"):
         logging.getLogger(name).setLevel(settings.log_level.upper())
     for name in ("uvicorn", "uvicorn.error"):  # they have handlers with another format
-        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).handlers = []  # not clear(): gunicorn uses the same list
         logging.getLogger(name).propagate = True

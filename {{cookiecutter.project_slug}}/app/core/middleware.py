@@ -11,6 +11,7 @@ import logging
 import re
 import time
 from collections.abc import Set
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
 from uuid import UUID, uuid4
 
@@ -19,6 +20,9 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.errors import InternalError, InvalidRequest, Unavailable, problem
+from app.core.logging import request_id_variable
+
+Address = IPv4Address | IPv6Address
 
 VALID_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
@@ -27,13 +31,18 @@ access_log = logging.getLogger("app.access")
 
 
 class FinishedRequest(NamedTuple):
-    """The ids are those of the caller, the error code is that of the problem."""
+    """The error code is that of the problem.
+
+    The ids are those of a key with a correct secret, even if it was rejected. If it was accepted,
+    `is_authenticated` is true.
+    """
 
     scope: Scope
     status: int
     seconds: float
     key_id: str | None
     user_id: UUID | None
+    is_authenticated: bool
     error_code: str | None
 
 
@@ -61,6 +70,7 @@ class RequestMiddleware:
                 names.append(name)
             if name == b"x-request-id" and VALID_REQUEST_ID.fullmatch(value):  # safe to log
                 state["request_id"] = request_id = str(value, "ascii")
+        request_id_variable.set(request_id)
         started_at = time.perf_counter()
         status = 0
 
@@ -71,7 +81,10 @@ class RequestMiddleware:
                 status = message["status"]
                 headers = [*message["headers"], (b"x-request-id", request_id.encode())]
                 headers.append((b"x-content-type-options", b"nosniff"))
-                if "is_protected" in state:
+                # The default, because many errors come from before the caller is known.
+                if "is_protected" in state or not any(
+                    name == b"cache-control" for name, _ in headers
+                ):
                     headers.append((b"cache-control", b"no-store"))
                 message["headers"] = headers
             await send(message)
@@ -85,7 +98,7 @@ class RequestMiddleware:
         try:
             await app(scope, receive, send_with_id)
         except Exception:
-            logger.exception("unhandled error in request %s", request_id)
+            logger.exception("unhandled error")
             if status or scope["type"] == "websocket":  # too late: the server closes the connection
                 raise
             response = problem(HTTPConnection(scope), InternalError())
@@ -98,17 +111,31 @@ class RequestMiddleware:
                     time.perf_counter() - started_at,
                     state.get("key_id"),
                     state.get("user_id"),
+                    "caller" in state,
                     state.get("error_code"),
                 )
                 for hook in hooks:
                     hook(finished)
 
 
+def client_address(scope: Scope) -> Address | None:
+    """The client's address, as forwarded by TRUSTED_PROXIES. None for a Unix socket."""
+    host, _ = scope.get("client") or ("", 0)
+    try:
+        address = ip_address(host.partition("%")[0])  # a zone could be any text
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:
+        return address.ipv4_mapped
+    return address
+
+
 def log_request(finished: FinishedRequest) -> None:
-    """Never log the query or a header: they contain keys. The path is the template of the route."""
+    """Without the query and the headers: they contain secrets. The path is that of the route."""
     if not access_log.isEnabledFor(logging.INFO):
         return
     scope = finished.scope
+    address = client_address(scope)  # a proxy can forward any text
     route = scope.get("route")
     fields = {
         "method": scope["method"],
@@ -118,11 +145,10 @@ def log_request(finished: FinishedRequest) -> None:
         "duration_ms": round(finished.seconds * 1000, 2),
         "key_id": finished.key_id,
         "user_id": finished.user_id,
-        "request_id": scope["state"]["request_id"],
-        "client": scope["client"] and scope["client"][0],
+        "client": address and str(address),
     }
     message = "%(method)s %(path)s %(status)s %(code)s %(duration_ms)s ms key_id=%(key_id)s"
-    access_log.info(f"{message} request_id=%(request_id)s", fields, extra=fields)
+    access_log.info(message, fields, extra=fields)
 
 
 class BodyLimitMiddleware:
@@ -175,7 +201,7 @@ class TimeoutMiddleware:
         def time_out() -> None:
             nonlocal timeout_response
             if not started:
-                logger.error("request %s timed out", scope["state"]["request_id"])
+                logger.error("the request timed out")
                 response = problem(HTTPConnection(scope), Unavailable())
                 timeout_response = loop.create_task(response(scope, receive, send))
                 request.cancel()

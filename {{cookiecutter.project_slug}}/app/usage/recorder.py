@@ -35,7 +35,7 @@ class UsageRecorder:
         self._stopping = asyncio.Event()
 
     def record(self, finished: FinishedRequest) -> None:
-        if finished.key_id is None:
+        if not finished.is_authenticated or finished.key_id is None:
             return
         now = time.time()
         key_and_hour = (finished.key_id, int(now // 3600))

@@ -198,7 +198,7 @@ async def test_a_key_is_valid_even_if_the_database_is_read_only(
     app = create_app(make_settings(api_key_peppers=BOTH_PEPPERS), database)
     read_only = OperationalError("UPDATE", {}, Exception("read-only transaction"))
     monkeypatch.setattr(database, "session", Mock(side_effect=read_only))
-    caller = await app.state.verifier.verify(me.api_key)
+    caller = await app.state.verifier.verify(SecretStr(me.api_key))
     assert caller.key_id == me.key.id
     assert f"key {me.key.id} was not signed with the newest pepper" in caplog.text
 

@@ -1,22 +1,34 @@
 import json
 import logging
+from collections.abc import Iterator
 from contextlib import redirect_stderr
+from datetime import UTC, datetime
 from io import StringIO
 
 import pytest
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
+from starlette.datastructures import Headers
+from uvicorn.logging import AccessFormatter
 
+from app.auth.key_format import redact
 from app.core.logging import configure_logging
-from tests.conftest import AsUser
+from tests.conftest import AsUser, ChangeKey
+
+SECRET = "7" * 49
+KEY = f"acme_live_4k1z9q0v7m2c8x5b_{SECRET}"
+REDACTED = "acme_live_4k1z9q0v7m2c8x5b_***"
 
 as_json = pytest.mark.parametrize("settings", [{"log_format": "json"}], indirect=True)
+in_both_formats = pytest.mark.parametrize(
+    "settings", [{"log_format": "console"}, {"log_format": "json"}], indirect=True
+)
 
 
 @pytest.fixture
 def log(app: FastAPI) -> StringIO:
     with redirect_stderr(StringIO()) as stream:
-        configure_logging(app.state.settings)
+        configure_logging(app.state.settings, redact)
     return stream
 
 
@@ -47,6 +59,32 @@ async def test_each_request_is_one_json_line_without_query_or_headers(
         assert secret not in log.getvalue()
 
 
+@as_json
+async def test_the_line_of_a_rejected_request_has_a_code_and_the_key_if_its_secret_was_correct(
+    as_user: AsUser, client: AsyncClient, change_key: ChangeKey, log: StringIO
+) -> None:
+    await client.get("/v1/users/me")
+    await client.get("/v1/users/me", headers={"Authorization": f"Bearer {KEY}"})
+    codes: dict[str, dict[str, object]] = {
+        "api_key_revoked": {"revoked_at": datetime.now(UTC)},
+        "api_key_disabled": {"enabled": False},
+        "api_key_expired": {"expires_at": datetime.now(UTC)},
+        "address_not_allowed": {"allowed_cidrs": ["192.0.2.0/24"]},
+        "insufficient_scope": {},
+    }
+    expected: list[tuple[object, ...]] = [
+        ("not_authenticated", None, None),
+        ("api_key_invalid", None, None),
+    ]
+    for code, changes in codes.items():
+        me = await as_user(scopes=[])
+        await change_key(me.key, **changes)
+        await me.get("/v1/api-keys")
+        expected.append((code, me.key.id, str(me.user.id)))
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert [(line["code"], line["key_id"], line["user_id"]) for line in lines] == expected
+
+
 async def test_each_request_is_one_line_on_the_console(client: AsyncClient, log: StringIO) -> None:
     response = await client.get("/nothing")
     [line] = log.getvalue().splitlines()
@@ -57,6 +95,89 @@ async def test_each_request_is_one_line_on_the_console(client: AsyncClient, log:
 @pytest.mark.parametrize("settings", [{"log_level": "warning"}], indirect=True)
 async def test_requests_are_not_logged_above_level_info(client: AsyncClient, log: StringIO) -> None:
     await client.get("/nothing")
+    assert log.getvalue() == ""
+
+
+@in_both_formats
+async def test_each_line_of_a_request_has_its_id(
+    app: FastAPI, client: AsyncClient, log: StringIO
+) -> None:
+    @app.get("/broken")
+    async def broken() -> None:
+        logging.getLogger("app.items").warning("about to fail")
+        raise LookupError
+
+    response = await client.get("/broken")
+    lines = [line for line in log.getvalue().splitlines() if "request_id" in line]
+    assert len(lines) == 3  # of the route, the exception and the request
+    assert all(response.headers["x-request-id"] in line for line in lines)
+
+
+def test_a_value_cannot_forge_a_line_on_the_console(log: StringIO) -> None:
+    logging.getLogger("app.items").info("named %s", "x\n12:00:00 INFO \x1b[2J\u202e")
+    [line] = log.getvalue().splitlines()
+    assert line.endswith(r"named x\n12:00:00 INFO \x1b[2J\u202e")
+
+
+@in_both_formats
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (KEY,),
+        ("%s, %d", KEY, 1),
+        ("%s", [KEY]),
+        ("%s", Headers({"X-API-Key": KEY})),
+        ("%(key)s", {"key": KEY}),
+        ("%r", KEY.encode()),
+        (f"of another project: my{KEY}".replace("live", "test"),),
+    ],
+)
+def test_a_key_in_a_message_is_redacted(log: StringIO, arguments: tuple[str, ...]) -> None:
+    logging.getLogger("app.items").info(*arguments)
+    assert REDACTED in log.getvalue().replace("test", "live")
+    assert SECRET not in log.getvalue()
+
+
+@as_json
+def test_a_key_in_an_extra_field_is_redacted(log: StringIO) -> None:
+    logging.getLogger("app.items").info("x", extra={"headers": Headers({"X-API-Key": KEY})})
+    assert f"'x-api-key': '{REDACTED}'" in json.loads(log.getvalue())["headers"]
+
+
+@in_both_formats
+def test_a_key_in_a_traceback_is_redacted(log: StringIO) -> None:
+    try:
+        raise LookupError(KEY)
+    except LookupError:
+        logging.getLogger("app.items").exception("it failed")
+    assert "Traceback" in log.getvalue()
+    assert f"LookupError: {REDACTED}" in log.getvalue()
+    assert SECRET not in log.getvalue()
+
+
+@pytest.fixture
+def other_log() -> Iterator[StringIO]:
+    """Of a handler that was added to uvicorn's access log later, as by a server or a library."""
+    handler = logging.StreamHandler(StringIO())
+    handler.setFormatter(AccessFormatter("%(client_addr)s %(request_line)s %(status_code)s"))
+    logger = logging.getLogger("uvicorn.access")
+    logger.addHandler(handler)
+    yield handler.stream
+    logger.removeHandler(handler)
+
+
+def test_a_key_is_redacted_for_handlers_that_are_added_later(other_log: StringIO) -> None:
+    arguments = ("127.0.0.1:1", "GET", f"/v1/users/me?api_key={KEY}", "1.1", 200)
+    logging.getLogger("uvicorn.access").info('%s - "%s %s HTTP/%s" %d', *arguments)
+    line = f"127.0.0.1:1 GET /v1/users/me?api_key={REDACTED} HTTP/1.1 200 OK\n"
+    assert other_log.getvalue() == line
+
+
+def test_wrong_arguments_of_a_log_call_do_not_fail_the_request(
+    log: StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)  # of the handlers
+    logging.getLogger("app.items").info("%d", KEY)
     assert log.getvalue() == ""
 
 
@@ -94,3 +215,17 @@ async def test_the_forwarded_address_counts_only_from_a_trusted_proxy(
     async with AsyncClient(transport=transport, base_url="http://test") as client:
         await client.get("/health/live", headers={"X-Forwarded-For": "203.0.113.9, 192.0.2.1"})
     assert json.loads(log.getvalue())["client"] == client_address
+
+
+@pytest.mark.parametrize(
+    "settings", [{"log_format": "json", "trusted_proxies": "127.0.0.1"}], indirect=True
+)
+@pytest.mark.parametrize(
+    ("forwarded", "logged"),
+    [("192.0.2.1 status=200", None), ("fe80::1%x status=200", "fe80::1"), ("unknown", None)],
+)
+async def test_only_an_address_is_logged_as_the_client(
+    client: AsyncClient, log: StringIO, forwarded: str, logged: str | None
+) -> None:
+    await client.get("/health/live", headers={"X-Forwarded-For": forwarded})
+    assert json.loads(log.getvalue())["client"] == logged

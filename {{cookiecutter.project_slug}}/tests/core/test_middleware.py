@@ -4,12 +4,13 @@ from collections.abc import AsyncIterator
 from unittest.mock import AsyncMock
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from fastapi.responses import StreamingResponse
 from httpx import AsyncClient
 from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.types import Message, Scope
 
+from app.auth.dependencies import CurrentCaller
 from app.core.middleware import FinishedRequest
 from tests.conftest import AsUser
 from tests.core.test_errors import is_problem
@@ -92,10 +93,10 @@ async def test_after_request_hooks_get_the_finished_request(
     await me.get(f"{KEYS}/current")
     await client.get(f"{KEYS}/current")
     await client.get("/broken")
-    assert [(one.status, one.key_id, one.user_id, one.error_code) for one in finished] == [
-        (200, me.key.id, me.user.id, None),
-        (401, None, None, "not_authenticated"),
-        (500, None, None, "internal_error"),
+    assert [one[1:2] + one[3:] for one in finished] == [
+        (200, me.key.id, me.user.id, True, None),
+        (401, None, None, False, "not_authenticated"),
+        (500, None, None, False, "internal_error"),
     ]
     assert finished[0].scope["route"].path == f"{KEYS}/{{key_id}}"
     assert 0 < finished[0].seconds < 60
@@ -119,6 +120,44 @@ async def test_after_commit_hooks_get_the_ids_whose_rights_a_committed_request_c
     monkeypatch.setattr(AsyncSession, "commit", AsyncMock(side_effect=TimeoutError))
     assert (await admin.delete(path)).status_code == 503
     assert changed == []
+
+
+@pytest.mark.parametrize("settings", [{"request_body_limit": 1000}], indirect=True)
+async def test_caches_must_not_store_any_response_below_a_protected_route(
+    app: FastAPI, client: AsyncClient, as_user: AsUser
+) -> None:
+    @app.get("/v1/cached")
+    async def cached(_: CurrentCaller, response: Response) -> None:
+        response.headers["Cache-Control"] = "public, max-age=60"
+
+    @app.get("/v1/broken")
+    async def broken() -> None:
+        raise LookupError
+
+    me = await as_user(scopes=[])
+    responses = [
+        await me.get("/v1/cached"),
+        await client.get("/v1/cached"),
+        await me.get("/v1/users"),
+        await client.get("/v1/unknown"),
+        await client.delete("/v1/users"),
+        await client.post(KEYS, content=b"x" * 1001, headers=JSON),
+        await me.post(KEYS, content=b"{", headers=JSON),
+        await me.get("/v1/broken"),
+    ]
+    statuses = [response.status_code for response in responses]
+    assert statuses == [200, 401, 403, 404, 405, 413, 422, 500]
+    assert all("no-store" in response.headers["cache-control"] for response in responses)
+
+
+async def test_caches_may_store_what_a_public_route_allows(
+    app: FastAPI, client: AsyncClient
+) -> None:
+    @app.get("/public")
+    async def public(response: Response) -> None:
+        response.headers["Cache-Control"] = "public, max-age=60"
+
+    assert (await client.get("/public")).headers["cache-control"] == "public, max-age=60"
 
 
 @pytest.mark.parametrize("settings", [{"request_body_limit": 1000}], indirect=True)

@@ -19,14 +19,14 @@ from app.usage import recorder as recorder_module
 from app.usage.models import ApiKeyUsage
 from app.usage.recorder import UsageRecorder
 from app.usage.settings import UsageSettings
-from tests.conftest import AsUser
+from tests.conftest import AsUser, ChangeKey
 
 ME = "/v1/users/me"
 NOON = datetime(2030, 1, 2, 12, 30, tzinfo=UTC)
 
 
 def finished(key_id: str | None, status: int = 200) -> FinishedRequest:
-    return FinishedRequest({}, status, 0.01, key_id, None, None)
+    return FinishedRequest({}, status, 0.01, key_id, None, key_id is not None, None)
 
 
 async def counts(database: Database) -> list[tuple[str, datetime, int, int]]:
@@ -36,13 +36,18 @@ async def counts(database: Database) -> list[tuple[str, datetime, int, int]]:
 
 
 async def test_each_authenticated_request_is_counted_once(
-    app: FastAPI, database: Database, as_user: AsUser
+    app: FastAPI, database: Database, as_user: AsUser, change_key: ChangeKey
 ) -> None:
     with time_machine.travel(NOON, tick=False):
         me = await as_user()
         await me.get(ME)
         await me.get("/v1/users")  # 403
         await me.get(ME, headers={"Authorization": f"Bearer {me.api_key[:-1]}!"})  # 401
+        networks, revoked = await as_user(), await as_user()
+        await change_key(networks.key, allowed_cidrs=["192.0.2.0/24"])
+        await change_key(revoked.key, revoked_at=NOON)
+        await networks.get(ME)  # 403
+        await revoked.get(ME)  # 401
         await app.state.usage.flush()
         assert await counts(database) == [(me.key.id, NOON.replace(minute=0), 2, 1)]
         await me.get(ME)

@@ -19,6 +19,7 @@ from app.api_keys.router import router as api_keys_router
 from app.audit.router import router as audit_router
 from app.auth.credentials import keys_in_query
 from app.auth.dependencies import check_routes, describe_security
+from app.auth.middleware import AuthenticationMiddleware
 from app.auth.rate_limit import RateLimiter
 from app.auth.verifier import Verifier
 from app.core import health, middleware
@@ -72,6 +73,7 @@ def create_app(settings: Settings | None = None, database: Database | None = Non
     add_error_handlers(app, realm=PYPROJECT["project"]["name"])
     app.state.settings = settings
     app.state.database = database or Database(settings.database_url)
+    app.state.readiness = health.Readiness(app.state.database)
     app.state.verifier = Verifier(settings, app.state.database)
     app.state.rate_limiter = RateLimiter(settings)
     app.state.lifespan = [app.state.verifier.cache.running, app.state.rate_limiter.running]
@@ -91,6 +93,7 @@ def create_app(settings: Settings | None = None, database: Database | None = Non
 
 def add_middleware(app: FastAPI, settings: Settings) -> None:
     """The middleware that is added last runs first."""
+    app.add_middleware(AuthenticationMiddleware)
     app.add_middleware(middleware.BodyLimitMiddleware, max_bytes=settings.request_body_limit)
     app.add_middleware(middleware.TimeoutMiddleware, seconds=settings.request_timeout_seconds)
     app.add_middleware(middleware.RequestMiddleware)

@@ -112,6 +112,13 @@ class MethodNotAllowed(ApiError):
     title = "Method not allowed"
 
 
+class RequestTimeout(ApiError):
+    status = 408
+    code = "request_timeout"
+    title = "The request body did not arrive in time"
+    headers: Mapping[str, str] = {"Connection": "close"}  # RFC 9110, 15.5.9
+
+
 class Conflict(ApiError):
     status = 409
     code = "conflict"

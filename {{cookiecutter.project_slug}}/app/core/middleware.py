@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core.errors import InternalError, Unavailable, problem
+from app.core.errors import InternalError, RequestTimeout, Unavailable, problem
 
 VALID_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
@@ -130,7 +130,7 @@ class BodyLimitMiddleware:
 
 
 class TimeoutMiddleware:
-    """Responds 503 if the response has not started after `seconds`.
+    """Responds 503 if the response has not started after `seconds`, or 408 if the body is late.
 
     A database driver cannot be cancelled while its server is frozen, so `asyncio.timeout` would
     not respond. A separate task sends the response.
@@ -147,7 +147,16 @@ class TimeoutMiddleware:
             return
         loop = asyncio.get_running_loop()
         started = False
+        is_receiving = False
         timeout_response: asyncio.Task[None] | None = None
+
+        async def receive_body() -> Message:
+            nonlocal is_receiving
+            is_receiving = True
+            try:
+                return await receive()
+            finally:
+                is_receiving = False
 
         async def send_unless_timed_out(message: Message) -> None:
             nonlocal started
@@ -158,14 +167,16 @@ class TimeoutMiddleware:
         def time_out() -> None:
             nonlocal timeout_response
             if not started:
-                logger.error("request %s timed out", scope["state"]["request_id"])
-                response = problem(HTTPConnection(scope), Unavailable())
+                error = RequestTimeout() if is_receiving else Unavailable()
+                level = logging.INFO if is_receiving else logging.ERROR
+                logger.log(level, "request %s timed out", scope["state"]["request_id"])
+                response = problem(HTTPConnection(scope), error)
                 timeout_response = loop.create_task(response(scope, receive, send))
                 request.cancel()
 
         timer = loop.call_later(self.seconds, time_out)
         try:
-            await self.app(scope, receive, send_unless_timed_out)
+            await self.app(scope, receive_body, send_unless_timed_out)
         except asyncio.CancelledError:
             if timeout_response is None:
                 raise

@@ -32,16 +32,14 @@ CONFIRM_ADMIN = "    await confirm_caller(session, actor, Scope.ADMIN, user_ids=
 SESSION = "            yield session\n            await session.commit()\n"
 PROXIES = "app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=proxies"
 NETWORKS = "        proxies = [str(network) for network in settings.trusted_proxies]\n"
-TRUSTED_PROXIES = f"    if settings.trusted_proxies:\n{NETWORKS}        {PROXIES})\n"
 CREDENTIALS = "    app.add_middleware(CredentialsMiddleware, locations=settings.api_key_locations)\n"
 CORS = """    if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins,
-            allow_methods=["*"],
-            allow_headers=["*"],
-        )
+        app.add_middleware(CorsMiddleware, allow_origins=settings.cors_origins)
 """
+REQUEST = """    only_once = {b"host", b"x-forwarded-for"} if settings.trusted_proxies else {b"host"}
+    app.add_middleware(middleware.RequestMiddleware, only_once=only_once)
+"""
+ERRORS = "    app.add_middleware(middleware.ErrorMiddleware)\n"
 TYPE_CHECKING = "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    "
 
 AUTHENTICATION = [
@@ -58,7 +56,7 @@ AUTHENTICATION = [
         ("accepts revoked keys", "    Status.REVOKED: errors.ApiKeyRevoked,\n", ""),
         ("accepts disabled keys", "    Status.DISABLED: errors.ApiKeyDisabled,\n", ""),
         ("accepts expired keys", "    Status.EXPIRED: errors.ApiKeyExpired,\n", ""),
-        ("accepts the keys of inactive users", "if not row.is_active:", "if False:"),
+        ("accepts the keys of inactive users", "if rejection is None and not row.is_active:", "if False:"),
         ("never signs a key with the newest pepper", "await self._sign_again(key_id, key, digest)", "pass"),
         (
             "signs a key before it compares the secret",
@@ -100,14 +98,26 @@ AUTHENTICATION = [
         DEPENDENCIES,
         "auth/test_verifier.py",
         ("ignores the networks of a key", "if caller.networks is not None:", "if False:"),
+        ("uses keys that cannot be used", "        if caller.rejection:\n", "        if False:\n"),
     ),
     *mutants(
         DEPENDENCIES,
         "auth/test_dependencies.py",
         (
             "authenticates again for each dependency of a request",
-            'connection.scope["state"].get("caller")',
+            'state.get("caller")',
             "None",
+        ),
+        ("accepts unknown query parameters", 'if connection.scope["query_string"]:', "if False:"),
+        (
+            "overlooks the query parameters of dependencies",
+            "return own.union(*map(_query_names, dependant.dependencies))",
+            "return own",
+        ),
+        (
+            "accepts api_key in the query where it is off",
+            'if "query" in app.state.settings.api_key_locations else set()',
+            "if True else set()",
         ),
     ),
     *mutants(
@@ -176,6 +186,11 @@ AUTHENTICATION = [
             "pass",
         ),
         (
+            "does not limit keys that cannot be used",
+            "except errors.Unauthorized:",
+            "except errors.ApiKeyInvalid:",
+        ),
+        (
             "rejects valid keys from an address that guessed",
             "    try:\n        caller = ",
             "    await rate_limiter.count_failure(client_address(connection.scope))\n    try:\n        caller = ",
@@ -186,17 +201,61 @@ AUTHENTICATION = [
             "pass",
         ),
     ),
+    *mutants(
+        "app/auth/rate_limit.py",
+        "auth/test_rate_limit.py",
+        (
+            "resets an exceeded limit when many clients come",
+            "                running.sort(key=lambda one: one[1].hits)\n",
+            "",
+        ),
+        (
+            "asks clients to wait longer than the window",
+            "return min(max(1, wait), limit.get_expiry())",
+            "return max(1, wait)",
+        ),
+    ),
+    *mutants(
+        "app/auth/middleware.py",
+        "auth/test_middleware.py",
+        ("reads a body before it knows the key", "await authenticate(HTTPConnection(scope))", "pass"),
+        (
+            "needs a key for the body of public routes",
+            'scope.get("endpoint") in app.state.protected_endpoints',
+            'scope["path"] != "/other/echo"',
+        ),
+        (
+            "needs a key for the body of mounted apps",
+            'scope.get("endpoint") in app.state.protected_endpoints',
+            'scope["endpoint"] in scope["app"].state.protected_endpoints',
+        ),
+        ("ignores a replaced caller if there is a body", " or get_caller in app.dependency_overrides", ""),
+    ),
+    *mutants(
+        DEPENDENCIES,
+        "auth/test_middleware.py",
+        (
+            "lets requests over the limit pass if they have a body",
+            'if "authentication_error" in state:',
+            "if False:",
+        ),
+        (
+            "needs a key for a public route whose endpoint also has a protected one",
+            "        protected.pop(endpoint, None)\n",
+            "        pass\n",
+        ),
+    ),
 ]
 
 CLOSED_BY_DEFAULT = [
     *mutants(
         DEPENDENCIES,
         "test_main.py",
-        ("starts with routes that need no key", "if path not in public and (", "if False and ("),
+        ("starts with routes that need no key", "elif path in public:", "elif dependant or path in public:"),
         (
             "starts with mounts that need no key",
-            "(dependant is None or required_scopes",
-            "(dependant and required_scopes",
+            "elif path in public:",
+            "elif dependant is None or path in public:",
         ),
         (
             "does not authenticate WebSockets",
@@ -300,7 +359,7 @@ WRITES = [
     *mutants(
         "app/auth/confirmation.py",
         "auth/test_confirmation.py",
-        ("confirms callers without a usable key", "confirmed = usable_key(row)", "confirmed = caller"),
+        ("confirms callers without a usable key", "confirmed = caller_of(row)", "confirmed = caller"),
         ("confirms callers that have lost a scope", "    confirmed.require(*scopes)\n", ""),
         ("trusts the scopes that a caller had before", "    return confirmed\n", "    return caller\n"),
     ),
@@ -536,7 +595,16 @@ KEY_CACHE = [
             "            and now - max(asked_at, self._read_at) < TRUST_SECONDS\n",
             "",
         ),
-        ("uses keys after their expiry", "            and caller.expires_at > time.time()\n", ""),
+        (
+            "uses keys after their expiry",
+            "            and (caller.expires_at > time.time() or caller.rejection is not None)\n",
+            "",
+        ),
+        (
+            "looks an expired key up for each request",
+            "(caller.expires_at > time.time() or caller.rejection is not None)",
+            "caller.expires_at > time.time()",
+        ),
         ("applies a read that a later one has overtaken", "if started_at < self._read_at:", "if False:"),
         ("counts a read from its end", "self._read_at = started_at", "self._read_at = time.monotonic()"),
         (
@@ -614,6 +682,22 @@ KEY_CACHE = [
             "looks each key up although it is cached",
             "verifier.cache.get(key) or await verifier.verify(key)",
             "await verifier.verify(key)",
+        ),
+    ),
+    *mutants(
+        VERIFIER,
+        "auth/test_cache.py",
+        (
+            "looks a key that cannot be used up for each request",
+            "        caller = caller_of(row)\n",
+            "        caller = caller_of(row)\n        if caller.rejection:\n            raise caller.rejection\n",
+        ),
+        (
+            "remembers guesses",
+            f"{COMPARISON} or row is None:\n            raise errors.ApiKeyInvalid\n",
+            f"{COMPARISON} or row is None:\n"
+            "            from uuid import uuid4\n\n"
+            "            return Caller(key_id, uuid4(), frozenset(), rejection=errors.ApiKeyInvalid)\n",
         ),
     ),
     *mutants(
@@ -847,8 +931,8 @@ SECRETS = [
         "test_secrets.py",
         (
             "redacts the request after other middleware has copied its headers",
-            f"{CORS}{TRUSTED_PROXIES}{CREDENTIALS}",
-            f"{CREDENTIALS}{CORS}{TRUSTED_PROXIES}",
+            f"{CORS}{REQUEST}{CREDENTIALS}",
+            f"{CREDENTIALS}{CORS}{REQUEST}",
         ),
     ),
     *mutants(
@@ -870,13 +954,8 @@ SECRETS = [
         "core/test_logging.py",
         (
             "does not log the id of a revoked key",
-            "        state.update(key_id=error.key_id, user_id=error.user_id)\n",
+            '        state["key_id"], state["user_id"] = caller.key_id, caller.user_id\n',
             "",
-        ),
-        (
-            "does not log the id of a key from another network",
-            '    state["key_id"], state["user_id"] = caller.key_id, caller.user_id\n    if caller.networks',
-            "    if caller.networks",
         ),
     ),
     *mutants(
@@ -928,12 +1007,12 @@ PROCESS = [
             "cannot time out while a driver cannot be cancelled",
             "        timer = loop.call_later(self.seconds, time_out)\n"
             "        try:\n"
-            "            await self.app(scope, receive, send_unless_timed_out)\n",
+            "            await self.app(scope, receive_body, send_unless_timed_out)\n",
             "        timer = loop.call_later(3600, time_out)\n"
             "        try:\n"
             "            try:\n"
             "                async with asyncio.timeout(self.seconds):\n"
-            "                    await self.app(scope, receive, send_unless_timed_out)\n"
+            "                    await self.app(scope, receive_body, send_unless_timed_out)\n"
             "            except TimeoutError:\n"
             "                time_out()\n"
             "                request.uncancel()\n",
@@ -1009,6 +1088,21 @@ PROCESS = [
         ),
     ),
     *mutants(
+        "app/main.py",
+        "core/test_cors.py",
+        ("hides unhandled errors from pages of other origins", f"{ERRORS}{CORS}", f"{CORS}{ERRORS}"),
+    ),
+    *mutants(
+        "app/core/cors.py",
+        "core/test_cors.py",
+        (
+            "rejects preflights with plain text",
+            "response if response.status_code == 200 else RejectedPreflight()",
+            "response",
+        ),
+        ("hides its headers from pages of other origins", "            expose_headers=EXPOSED_HEADERS,\n", ""),
+    ),
+    *mutants(
         "app/core/urls.py",
         "test_settings.py",
         ("takes a part of a password for the host", 'elif "@" in value and', 'elif not "@" in value and'),
@@ -1017,8 +1111,58 @@ PROCESS = [
         ("accepts origins that match nothing", "if not ORIGIN.fullmatch(origin):", "if False:"),
     ),
     *mutants(
+        MIDDLEWARE,
+        "core/test_middleware.py",
+        (
+            "responds 503 if the client is slow",
+            "RequestTimeout() if is_receiving else Unavailable()",
+            "Unavailable()",
+        ),
+        (
+            "responds 408 if it is slow itself",
+            "                is_receiving = False\n",
+            "                pass\n",
+        ),
+        (
+            "logs an error if the client is slow",
+            "logging.INFO if is_receiving else logging.ERROR",
+            "logging.ERROR",
+        ),
+    ),
+    *mutants(
+        "app/core/types.py",
+        "core/test_types.py",
+        (
+            "builds an error for each of thousands of unknown fields",
+            "return dict(islice(data.items(), len(cls.model_fields) + MAX_ERRORS))",
+            "return data",
+        ),
+    ),
+    *mutants(
+        "app/api_keys/schemas.py",
+        "core/test_openapi.py",
+        ("accepts lists of any length", "Field(min_length=1, max_length=100)", "Field(min_length=1)"),
+    ),
+    *mutants(
+        "app/cli/run.py",
+        "cli/test_cli.py",
+        ("expands markup and emoji in tables", "*map(Text, row)", "*row"),
+        ("prints characters that reverse text", 'unsafe = ("C", "Zl", "Zp")', 'unsafe = ("Cc", "Zl", "Zp")'),
+        ("prints characters that reverse text in JSON", ", ensure_ascii=True", ""),
+    ),
+    *mutants(
         "app/core/health.py",
         "core/test_health.py",
+        (
+            "queries the database for each readiness probe",
+            "if self._check is None or now - self._started_at > REUSE_SECONDS:",
+            "if True:",
+        ),
+        (
+            "checks its readiness only once",
+            "if self._check is None or now - self._started_at > REUSE_SECONDS:",
+            "if self._check is None:",
+        ),
         (
             "is restarted while its database is down",
             "async def live() -> Health:\n",

@@ -11,7 +11,6 @@ from types import ModuleType
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app import metrics, usage
@@ -20,9 +19,11 @@ from app.audit.router import router as audit_router
 from app.auth import key_format
 from app.auth.credentials import CredentialsMiddleware, keys_in_query
 from app.auth.dependencies import check_routes, describe_security
+from app.auth.middleware import AuthenticationMiddleware
 from app.auth.rate_limit import RateLimiter
 from app.auth.verifier import Verifier
 from app.core import health, middleware
+from app.core.cors import CorsMiddleware
 from app.core.database import Database
 from app.core.errors import add_error_handlers
 from app.core.logging import configure_logging
@@ -75,6 +76,7 @@ def create_app(settings: Settings | None = None, database: Database | None = Non
     add_error_handlers(app, realm=PYPROJECT["project"]["name"])
     app.state.settings = settings
     app.state.database = database or Database(settings.database_url)
+    app.state.readiness = health.Readiness(app.state.database)
     app.state.verifier = Verifier(settings, app.state.database)
     app.state.rate_limiter = RateLimiter(settings)
     app.state.lifespan = [app.state.verifier.cache.running, app.state.rate_limiter.running]
@@ -94,20 +96,17 @@ def create_app(settings: Settings | None = None, database: Database | None = Non
 
 def add_middleware(app: FastAPI, settings: Settings) -> None:
     """The middleware that is added last runs first."""
+    app.add_middleware(AuthenticationMiddleware)
     app.add_middleware(middleware.BodyLimitMiddleware, max_bytes=settings.request_body_limit)
     app.add_middleware(middleware.TimeoutMiddleware, seconds=settings.request_timeout_seconds)
     if settings.trusted_proxies:
         proxies = [str(network) for network in settings.trusted_proxies]
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=proxies)
+    app.add_middleware(middleware.ErrorMiddleware)
+    if settings.cors_origins:
+        app.add_middleware(CorsMiddleware, allow_origins=settings.cors_origins)
     only_once = {b"host", b"x-forwarded-for"} if settings.trusted_proxies else {b"host"}
     app.add_middleware(middleware.RequestMiddleware, only_once=only_once)
-    if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins,
-            allow_methods=["*"],
-            allow_headers=["*"],
-        )
     app.add_middleware(CredentialsMiddleware, locations=settings.api_key_locations)
 
 

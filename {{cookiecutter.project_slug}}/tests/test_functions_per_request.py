@@ -55,8 +55,8 @@ async def count_calls(client: KeyClient, method: str, path: str, body: object) -
 @pytest.mark.parametrize(
     ("method", "path", "body", "max_calls", "max_files"),
     [
-        ("GET", "/v1/users/me", None, 25, 9),
-        ("POST", "/v1/api-keys", {"name": "ci", "scopes": ["users:read"]}, 50, 20),
+        ("GET", "/v1/users/me", None, 27, 10),
+        ("POST", "/v1/api-keys", {"name": "ci", "scopes": ["users:read"]}, 57, 22),
     ],
 )
 async def test_a_request_calls_few_functions_in_few_files(

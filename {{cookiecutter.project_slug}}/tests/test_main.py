@@ -180,14 +180,6 @@ async def test_a_websocket_route_can_depend_on_the_caller(app: FastAPI, as_user:
         assert (rejected["type"], rejected["status"]) == ("websocket.http.response.start", 401)
 
 
-@pytest.mark.parametrize("settings", [{"cors_origins": ["https://app.example.com"]}], indirect=True)
-async def test_only_pages_of_the_configured_origins_may_call(client: AsyncClient) -> None:
-    for origin, allowed in (("https://app.example.com",) * 2, ("https://evil.example", None)):
-        headers = {"Origin": origin, "Access-Control-Request-Method": "GET"}
-        response = await client.options("/v1/users/me", headers=headers)
-        assert response.headers.get("access-control-allow-origin") == allowed
-
-
 async def test_a_start_without_migrations_is_logged(
     make_database: MakeDatabase, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,11 +1,14 @@
 """Recently verified keys, so that most requests do not query the database.
 
-An entry holds no secret. It is valid for `seconds` after its key was looked up, unless the key or
-its owner has changed. The audit log tells what has changed: each change of a right adds an event in
-its own transaction. While requests arrive, the events of the last 30 seconds are read every 0.25
-seconds. An entry is only used if the last read, or the lookup itself, is younger than a second. So
-a change takes effect within a second in every process. In its own process it takes effect at once,
-because `get_session` calls `mark_changed` after the commit.
+A revoked, disabled or expired key, and a key of an inactive owner, has an entry too, if its secret
+matches. Other invalid keys have none, or guesses could fill the cache. An entry holds no secret.
+
+It is valid for `seconds` after its key was looked up, unless the key or its owner has changed. The
+audit log tells what has changed: each change of a right adds an event in its own transaction. While
+requests arrive, the events of the last 30 seconds are read every 0.25 seconds. An entry is only
+used if the last read, or the lookup itself, is younger than a second. So a change takes effect
+within a second in every process. In its own process it takes effect at once, because `get_session`
+calls `mark_changed` after the commit.
 
 A change without an event (in psql, for example) takes effect after `seconds`. So does one whose
 transaction commits more than 20 seconds after its event.
@@ -81,7 +84,7 @@ class KeyCache:
             asked_at > changed_at
             and now - asked_at < self._seconds
             and now - max(asked_at, self._read_at) < TRUST_SECONDS
-            and caller.expires_at > time.time()
+            and (caller.expires_at > time.time() or caller.rejection is not None)
         )
         return caller if is_valid else None
 

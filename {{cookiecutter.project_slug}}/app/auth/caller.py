@@ -4,7 +4,7 @@ from math import inf
 from uuid import UUID
 
 from app.auth.scopes import Scope
-from app.core.errors import InsufficientScope
+from app.core.errors import InsufficientScope, Unauthorized
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +17,12 @@ class Caller:
     rate_limit: str | None = None
     expires_at: float = inf  # seconds since 1970
     networks: tuple[IPv4Network | IPv6Network, ...] | None = None
+    rejection: type[Unauthorized] | None = None  # why the key cannot be used
 
     def require(self, *scopes: str) -> None:
-        """Raises InsufficientScope."""
+        """Raises Unauthorized if the key cannot be used, and InsufficientScope."""
+        if self.rejection:
+            raise self.rejection
         if missing := set(scopes) - self.scopes:
             raise InsufficientScope(*sorted(missing))
 

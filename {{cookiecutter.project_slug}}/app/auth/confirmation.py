@@ -7,7 +7,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from app.auth.caller import Caller
 from app.auth.scopes import Scope
-from app.auth.verifier import FIND_KEY, usable_key
+from app.auth.verifier import FIND_KEY, caller_of
 from app.core.errors import ApiKeyInvalid
 from app.users.models import User
 
@@ -40,6 +40,6 @@ async def confirm_caller(
     row = (await (await session.connection()).execute(FIND_KEY, {"id": caller.key_id})).first()
     if row is None:
         raise ApiKeyInvalid
-    confirmed = usable_key(row)
+    confirmed = caller_of(row)
     confirmed.require(*scopes)
     return confirmed

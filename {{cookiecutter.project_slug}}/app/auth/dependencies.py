@@ -1,10 +1,13 @@
 """For a route's signature: who is the caller, and what may they do?"""
 
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Security
 from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import get_flat_params
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
 from fastapi.security import SecurityScopes
 from starlette.requests import HTTPConnection
@@ -25,11 +28,16 @@ async def get_caller(connection: HTTPConnection, scopes: SecurityScopes) -> Call
 
     Tests replace this function with `app.dependency_overrides[get_caller]`.
     """
-    caller: Caller | None = connection.scope["state"].get("caller")
+    state = connection.scope["state"]
+    if "authentication_error" in state:  # of AuthenticationMiddleware
+        raise state["authentication_error"]
+    caller: Caller | None = state.get("caller")
     if caller is None:  # a route can depend on the caller several times
         caller = await authenticate(connection)
     if scopes.scopes:
         caller.require(*scopes.scopes)
+    if connection.scope["query_string"]:
+        reject_unknown_query(connection)
     return caller
 
 
@@ -41,13 +49,12 @@ async def authenticate(connection: HTTPConnection) -> Caller:
     key = find_key(connection.scope)
     try:
         caller = verifier.cache.get(key) or await verifier.verify(key)
-    except errors.ApiKeyInvalid:
+        state["key_id"], state["user_id"] = caller.key_id, caller.user_id
+        if caller.rejection:
+            raise caller.rejection
+    except errors.Unauthorized:
         await rate_limiter.count_failure(client_address(connection.scope))
         raise
-    except errors.UnusableKey as error:
-        state.update(key_id=error.key_id, user_id=error.user_id)
-        raise
-    state["key_id"], state["user_id"] = caller.key_id, caller.user_id
     if caller.networks is not None:
         address = client_address(connection.scope)
         if address is None or not any(address in network for network in caller.networks):
@@ -55,6 +62,15 @@ async def authenticate(connection: HTTPConnection) -> Caller:
     state["caller"] = caller  # before the rate limit: requests over it are authenticated too
     await rate_limiter.count_request(caller.key_id, caller.rate_limit)
     return caller
+
+
+def reject_unknown_query(connection: HTTPConnection) -> None:
+    """A misspelled filter would otherwise be ignored. Raises RequestValidationError."""
+    known = connection.app.state.protected_endpoints.get(connection.scope.get("endpoint"))
+    if known is not None and (unknown := connection.query_params.keys() - known):
+        message = "Extra inputs are not permitted"
+        found = [{"loc": ("query", name), "msg": message} for name in sorted(unknown)]
+        raise RequestValidationError(found)
 
 
 def requires(*scopes: Scope) -> Any:  # Any: as FastAPI's Security
@@ -86,13 +102,33 @@ def required_scopes(dependant: Dependant) -> list[str] | None:
 
 
 def check_routes(app: FastAPI, public: Iterable[str]) -> None:
-    """Exit if a route needs no key and is not public, whatever its kind and path."""
+    """Exit if a route needs no key and is not public, whatever its kind and path.
+
+    Sets `app.state.protected_endpoints`: the functions that are only called with a key, and the
+    names of their query parameters.
+    """
+    in_query = {"api_key"} if "query" in app.state.settings.api_key_locations else set()
+    protected: dict[object, set[str]] = defaultdict(in_query.copy)
+    public_endpoints = set()
     for path, dependant in _all_routes(app):
-        if path not in public and (dependant is None or required_scopes(dependant) is None):
+        if dependant and required_scopes(dependant) is not None:
+            protected[dependant.call] |= _query_names(dependant)
+        elif path in public:
+            public_endpoints.add(dependant and dependant.call)
+        else:
             raise SystemExit(
                 f"{path} needs no API key: add `caller: CurrentCaller` or `requires(Scope.…)` to "
                 f"its signature, or add the path to PUBLIC in app/main.py."
             )
+    for endpoint in public_endpoints:
+        protected.pop(endpoint, None)
+    app.state.protected_endpoints = protected
+
+
+def _query_names(dependant: Dependant) -> set[str]:
+    fields = get_flat_params(Dependant(query_params=dependant.query_params))
+    own = {field.alias for field in fields}
+    return own.union(*map(_query_names, dependant.dependencies))
 
 
 def _all_routes(app: FastAPI) -> Iterable[tuple[str, Dependant | None]]:

@@ -33,7 +33,7 @@ class MemoryWindows:
     """
 
     def __init__(self) -> None:
-        # By kind, so that failures never evict the windows of keys. The oldest come first.
+        # By kind, so that failures never evict the windows of keys.
         self._windows: dict[str, dict[tuple[RateLimitItem, str], Window]] = defaultdict(dict)
 
     async def hit(self, limit: RateLimitItem, kind: str, name: str) -> float:
@@ -45,6 +45,8 @@ class MemoryWindows:
             windows.pop((limit, name), None)
             if len(windows) >= MAX_WINDOWS:
                 running = [one for one in windows.items() if one[1].ends_at > now]
+                # Drop those with the fewest hits, so that others cannot reset an exceeded limit.
+                running.sort(key=lambda one: one[1].hits)
                 windows = self._windows[kind] = dict(running[-MAX_WINDOWS // 2 :])
             window = windows[limit, name] = Window(now + limit.get_expiry())
         window.hits += 1
@@ -75,11 +77,12 @@ class RedisWindows:
         if await self._windows.hit(limit, kind, name):
             return 0
         stats = await self._windows.get_window_stats(limit, kind, name)
-        return max(1, stats.reset_time - time.time())
+        wait = stats.reset_time - time.time()
+        return min(max(1, wait), limit.get_expiry())  # the wall clock may have been set back
 
 
 class RateLimiter:
-    """Limits requests per key, and invalid keys per client address."""
+    """Limits requests per key, and rejected keys per client address."""
 
     def __init__(self, settings: Settings) -> None:
         self._default = _parse(settings.rate_limit)

@@ -44,13 +44,11 @@ ERRORS = {
 KeyRow = Row[*tuple[Any, ...]]  # Any: the columns of FIND_KEY
 
 
-def usable_key(row: KeyRow) -> Caller:
-    """Raises the error that explains why a key cannot be used."""
-    status = Status.of(row.revoked_at, row.enabled, row.expires_at)
-    if error := ERRORS.get(status):
-        raise error(row.id, row.user_id)
-    if not row.is_active:
-        raise errors.UserInactive(row.id, row.user_id)
+def caller_of(row: KeyRow) -> Caller:
+    """Also of a key that cannot be used. Its `rejection` explains why."""
+    rejection = ERRORS.get(Status.of(row.revoked_at, row.enabled, row.expires_at))
+    if rejection is None and not row.is_active:
+        rejection = errors.UserInactive
     return Caller(
         key_id=row.id,
         user_id=row.user_id,
@@ -58,6 +56,7 @@ def usable_key(row: KeyRow) -> Caller:
         rate_limit=row.rate_limit,
         expires_at=row.expires_at.timestamp() if row.expires_at else inf,
         networks=row.allowed_cidrs and tuple(map(ip_network, row.allowed_cidrs)),
+        rejection=rejection,
     )
 
 
@@ -75,10 +74,10 @@ class Verifier:
         }
         self._newest_pepper = max(self._peppers)
         self._database = database
-        self._dummy_digest = secrets.token_bytes(32)  # an unknown id takes as long as a known one
+        self._dummy_digest = secrets.token_bytes(32)  # of an unknown id
 
     async def verify(self, key: SecretStr) -> Caller:
-        """Raises Unauthorized."""
+        """The caller, even of a key that cannot be used. Raises ApiKeyInvalid."""
         key_id = key_format.parse(key.get_secret_value(), self._prefix, self._environment)
         if key_id is None:
             raise errors.ApiKeyInvalid
@@ -97,8 +96,8 @@ class Verifier:
         stored_digest = row.digest if row else self._dummy_digest
         if not hmac.compare_digest(digest, stored_digest) or row is None:
             raise errors.ApiKeyInvalid
-        caller = usable_key(row)
-        if pepper_id != self._newest_pepper:
+        caller = caller_of(row)
+        if pepper_id != self._newest_pepper and not caller.rejection:
             await self._sign_again(key_id, key, digest)
         return caller
 

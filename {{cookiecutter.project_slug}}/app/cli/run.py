@@ -1,14 +1,15 @@
 import asyncio
 import json
 import sys
+import unicodedata
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, NoReturn, TypeVar
 
 import typer
 from pydantic import BaseModel, ValidationError
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 from sqlalchemy.exc import DBAPIError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -63,7 +64,8 @@ def fail(message: str) -> NoReturn:
 
 def print_key(new: NewKey, as_json: bool) -> None:
     key, text = new
-    print(ApiKeyCreated.of(key, text).model_dump_json(indent=2) if as_json else text)
+    created = ApiKeyCreated.of(key, text)
+    print(created.model_dump_json(indent=2, ensure_ascii=True) if as_json else text)
 
 
 def print_rows(rows: Sequence[BaseModel], columns: Sequence[str], as_json: bool) -> None:
@@ -79,7 +81,7 @@ def print_rows(rows: Sequence[BaseModel], columns: Sequence[str], as_json: bool)
     elif cells:
         table = Table(*columns)
         for row in cells:
-            table.add_row(*map(escape, row))
+            table.add_row(*map(Text, row))  # in a str, rich would expand [red] and :warning:
         Console().print(table)
 
 
@@ -89,5 +91,8 @@ def on_terminal() -> bool:
 
 def _cell(value: object) -> str:
     if isinstance(value, list):
-        return " ".join(map(str, value))
-    return "" if value is None else str(value)
+        value = " ".join(map(str, value))
+    text = "" if value is None else str(value)
+    # Control and format characters can move the cursor, or reverse the text after them.
+    unsafe = ("C", "Zl", "Zp")  # categories of Unicode
+    return "".join("�" if unicodedata.category(one).startswith(unsafe) else one for one in text)

@@ -8,7 +8,6 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from http.client import responses as phrases
-from uuid import UUID
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -64,31 +63,22 @@ class ApiKeyInvalid(Unauthorized):
     title = "This API key is not valid"  # the same for every reason, so that guesses learn nothing
 
 
-class UnusableKey(Unauthorized):
-    """The secret is correct, so the ids are those of the caller."""
-
-    def __init__(self, key_id: str, user_id: UUID) -> None:
-        super().__init__()
-        self.key_id = key_id
-        self.user_id = user_id
-
-
-class ApiKeyExpired(UnusableKey):
+class ApiKeyExpired(Unauthorized):
     code = "api_key_expired"
     title = "This API key has expired"
 
 
-class ApiKeyRevoked(UnusableKey):
+class ApiKeyRevoked(Unauthorized):
     code = "api_key_revoked"
     title = "This API key has been revoked"
 
 
-class ApiKeyDisabled(UnusableKey):
+class ApiKeyDisabled(Unauthorized):
     code = "api_key_disabled"
     title = "This API key is disabled"
 
 
-class UserInactive(UnusableKey):
+class UserInactive(Unauthorized):
     code = "user_inactive"
     title = "The owner of this API key is inactive"
 
@@ -120,6 +110,13 @@ class MethodNotAllowed(ApiError):
     status = 405
     code = "method_not_allowed"
     title = "Method not allowed"
+
+
+class RequestTimeout(ApiError):
+    status = 408
+    code = "request_timeout"
+    title = "The request body did not arrive in time"
+    headers: Mapping[str, str] = {"Connection": "close"}  # RFC 9110, 15.5.9
 
 
 class Conflict(ApiError):

@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core.errors import InternalError, InvalidRequest, Unavailable, problem
+from app.core.errors import InternalError, InvalidRequest, RequestTimeout, Unavailable, problem
 from app.core.logging import request_id_variable
 
 Address = IPv4Address | IPv6Address
@@ -47,7 +47,7 @@ class FinishedRequest(NamedTuple):
 
 
 class RequestMiddleware:
-    """Gives each request an id, responds to unhandled exceptions, and calls `after_request`.
+    """Gives each request an id, and calls `after_request`.
 
     Rejects requests that have a header of `only_once` twice, or no Host: a proxy could read them
     differently.
@@ -72,13 +72,11 @@ class RequestMiddleware:
                 state["request_id"] = request_id = str(value, "ascii")
         request_id_variable.set(request_id)
         started_at = time.perf_counter()
-        status = 0
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
             # A rejected WebSocket gets an HTTP response too.
             if message["type"] in {"http.response.start", "websocket.http.response.start"}:
-                status = message["status"]
+                state["status"] = message["status"]
                 headers = [*message["headers"], (b"x-request-id", request_id.encode())]
                 headers.append((b"x-content-type-options", b"nosniff"))
                 # The default, because many errors come from before the caller is known.
@@ -97,17 +95,11 @@ class RequestMiddleware:
             app = problem(HTTPConnection(scope), InvalidRequest(detail))
         try:
             await app(scope, receive, send_with_id)
-        except Exception:
-            logger.exception("unhandled error")
-            if status or scope["type"] == "websocket":  # too late: the server closes the connection
-                raise
-            response = problem(HTTPConnection(scope), InternalError())
-            await response(scope, receive, send_with_id)
         finally:
             if scope["type"] == "http":
                 finished = FinishedRequest(
                     scope,
-                    status,
+                    state.get("status", 0),
                     time.perf_counter() - started_at,
                     state.get("key_id"),
                     state.get("user_id"),
@@ -116,6 +108,25 @@ class RequestMiddleware:
                 )
                 for hook in hooks:
                     hook(finished)
+
+
+class ErrorMiddleware:
+    """Responds to unhandled exceptions."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self.app(scope, receive, send)
+        except Exception:
+            if scope["type"] == "lifespan":
+                raise
+            logger.exception("unhandled error")
+            if scope["type"] == "websocket" or "status" in scope["state"]:
+                raise  # too late for a response: the server closes the connection
+            response = problem(HTTPConnection(scope), InternalError())
+            await response(scope, receive, send)
 
 
 def client_address(scope: Scope) -> Address | None:
@@ -173,7 +184,7 @@ class BodyLimitMiddleware:
 
 
 class TimeoutMiddleware:
-    """Responds 503 if the response has not started after `seconds`.
+    """Responds 503 if the response has not started after `seconds`, or 408 if the body is late.
 
     A database driver cannot be cancelled while its server is frozen, so `asyncio.timeout` would
     not respond. A separate task sends the response.
@@ -190,7 +201,16 @@ class TimeoutMiddleware:
             return
         loop = asyncio.get_running_loop()
         started = False
+        is_receiving = False
         timeout_response: asyncio.Task[None] | None = None
+
+        async def receive_body() -> Message:
+            nonlocal is_receiving
+            is_receiving = True
+            try:
+                return await receive()
+            finally:
+                is_receiving = False
 
         async def send_unless_timed_out(message: Message) -> None:
             nonlocal started
@@ -201,14 +221,16 @@ class TimeoutMiddleware:
         def time_out() -> None:
             nonlocal timeout_response
             if not started:
-                logger.error("the request timed out")
-                response = problem(HTTPConnection(scope), Unavailable())
+                error = RequestTimeout() if is_receiving else Unavailable()
+                level = logging.INFO if is_receiving else logging.ERROR
+                logger.log(level, "the request timed out")
+                response = problem(HTTPConnection(scope), error)
                 timeout_response = loop.create_task(response(scope, receive, send))
                 request.cancel()
 
         timer = loop.call_later(self.seconds, time_out)
         try:
-            await self.app(scope, receive, send_unless_timed_out)
+            await self.app(scope, receive_body, send_unless_timed_out)
         except asyncio.CancelledError:
             if timeout_response is None:
                 raise

@@ -51,10 +51,10 @@ def describe_errors(document: dict[str, Any]) -> None:
 def _possible_errors(path: str, method: str, operation: dict[str, Any]) -> Iterable[str]:
     yield from [status for status in operation["responses"] if status >= "400"]
     if "security" in operation:
-        yield from ("400", "401", "403", "429", "500", "503")
+        yield from ("400", "401", "403", "422", "429", "500", "503")
     if "{" in path:
         yield "404"
     if method != "get":
         yield "409"
     if "requestBody" in operation:
-        yield from ("413", "415")
+        yield from ("408", "413", "415")

@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Annotated
 
 from pydantic import (
@@ -13,7 +14,10 @@ from pydantic import (
     Field,
     StrictInt,
     StringConstraints,
+    model_validator,
 )
+
+from app.core.errors import MAX_ERRORS
 
 # PostgreSQL rejects NUL and SQLite accepts it. Other control characters can forge log lines.
 _CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
@@ -65,6 +69,14 @@ class Body(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _limit_fields(cls, data: object) -> object:
+        """Each unknown field is an error, and building thousands of errors stalls the process."""
+        if isinstance(data, dict):
+            return dict(islice(data.items(), len(cls.model_fields) + MAX_ERRORS))
+        return data
 
 
 class FromRow(BaseModel):

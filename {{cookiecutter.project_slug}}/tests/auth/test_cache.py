@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 
 from app.api_keys.models import UserApiKey
 from app.audit.models import Action, AuditEvent
-from app.auth import cache
+from app.auth import cache, key_format
 from app.auth.dependencies import CurrentCaller
 from app.core.database import Database, Rows, utc_now
 from app.main import create_app
@@ -379,6 +379,73 @@ async def test_concurrent_requests_that_miss_the_same_key_make_one_lookup(
     responses = await asyncio.gather(*(me.get("/v1/no-session") for _ in range(500)))
     assert {response.status_code for response in responses} == {200}
     assert database.lookups == [me.key.id]
+
+
+UNUSABLE: dict[str, dict[str, object]] = {
+    "revoked": {"revoked_at": utc_now()},
+    "disabled": {"enabled": False},
+    "expired": {"expires_at": utc_now()},
+}
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("changes", UNUSABLE.values(), ids=UNUSABLE)
+async def test_requests_with_a_key_that_cannot_be_used_make_one_lookup(
+    as_user: AsUser, change_key: ChangeKey, database: SpiedDatabase, changes: dict[str, object]
+) -> None:
+    me, other = await as_user(), await as_user()
+    await change_key(me.key, **changes)
+    responses = await asyncio.gather(*(me.get(ME) for _ in range(200)))
+    assert [response.status_code for response in responses] == [401] * 60 + [429] * 140
+    assert (await me.get(ME)).status_code == 429
+    assert database.lookups == [me.key.id]
+    assert (await other.get(ME)).status_code == 200
+
+
+REPAIRS: dict[str, tuple[dict[str, object], str, str, object]] = {
+    "enable": ({"enabled": False}, "PATCH", "/v1/api-keys/{key}", {"enabled": True}),
+    "renew": ({"expires_at": utc_now()}, "POST", "/v1/api-keys/{key}/renew", None),
+    "activate": ({}, "PATCH", "/v1/users/{user}", {"is_active": True}),
+}
+
+
+@pytest.mark.usefixtures("long_trust")
+@pytest.mark.parametrize(("changes", "method", "path", "body"), REPAIRS.values(), ids=REPAIRS)
+async def test_a_key_that_can_be_used_again_is_accepted_at_once_and_elsewhere_within_a_second(
+    as_user: AsUser,
+    elsewhere: Elsewhere,
+    change_key: ChangeKey,
+    changes: dict[str, object],
+    method: str,
+    path: str,
+    body: object,
+) -> None:
+    me, admin = await as_user(), await as_user(admin=True)
+    await change_key(me.key, **changes)
+    if not changes:
+        await admin.patch(f"/v1/users/{me.user.id}", json={"is_active": False})
+    there = elsewhere(me)
+    for client in (me, there):
+        assert (await client.get(ME)).status_code == 401
+    url = path.format(key=me.key.id, user=me.user.id)
+    assert (await admin.request(method, url, json=body)).is_success
+    assert (await me.get(ME)).status_code == 200
+    await wait_for_status(there, 200, seconds=1)
+
+
+@pytest.mark.usefixtures("clock")
+async def test_guesses_never_fill_the_cache(
+    as_user: AsUser, database: SpiedDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "MAX_ENTRIES", 1)
+    me = await as_user()
+    await me.get(ME)
+    for _ in range(3):
+        guess = key_format.generate("acme", "test").text
+        await me.get(ME, headers={"Authorization": f"Bearer {guess}"})
+    await me.get(ME)
+    assert database.lookups.count(me.key.id) == 1
+    assert len(database.lookups) == 4
 
 
 @pytest.mark.usefixtures("clock")

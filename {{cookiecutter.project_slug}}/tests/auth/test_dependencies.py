@@ -1,14 +1,18 @@
+from pathlib import Path
 from typing import Annotated
 from uuid import uuid4
 
 import pytest
-from fastapi import Depends, FastAPI, Security
+from fastapi import APIRouter, Depends, FastAPI, Query, Security
 from httpx import AsyncClient
+from pydantic import BaseModel, Field
 
 from app.auth.caller import Caller
-from app.auth.dependencies import CurrentCaller, get_caller, requires
+from app.auth.dependencies import CurrentCaller, check_routes, get_caller, requires
 from app.auth.scopes import Scope
+from app.main import PUBLIC
 from tests.conftest import AsUser
+from tests.core.test_errors import IDS, operations
 
 ME = "/v1/users/me"
 KEYS = "/v1/api-keys"
@@ -49,6 +53,58 @@ async def test_a_route_that_needs_the_caller_twice_counts_once(
     responses = [await me.get("/v1/twice") for _ in range(3)]
     assert [response.status_code for response in responses] == [200, 200, 429]
     assert responses[0].json() is True
+
+
+async def test_an_unknown_query_parameter_is_rejected_on_every_route(
+    app: FastAPI, client: AsyncClient, as_user: AsUser
+) -> None:
+    admin, weak = await as_user(admin=True), await as_user(scopes=[])
+    for method, path, operation in operations(app):
+        if "security" in operation:
+            url = f"{path.format(**IDS)}?statuss=active"
+            [error] = (await admin.request(method, url)).json()["errors"]
+            detail = "Extra inputs are not permitted"
+            assert error == {"pointer": "/query/statuss", "detail": detail}, url
+            assert (await client.request(method, url)).status_code == 401
+    assert (await weak.get(f"{KEYS}?statuss=active")).status_code == 403
+
+
+async def test_known_query_parameters_of_a_route_and_its_dependencies_are_accepted(
+    app: FastAPI, as_user: AsUser
+) -> None:
+    class Filter(BaseModel):
+        since: str = Field(default="", alias="from")
+
+    async def paging(offset: int = 0) -> int:
+        return offset
+
+    router = APIRouter()
+
+    @router.get("/items")
+    async def list_items(
+        caller: CurrentCaller, query: Annotated[Filter, Query()], q: str = ""
+    ) -> str:
+        return f"{query.since} {q}"
+
+    app.include_router(router, prefix="/v2", dependencies=[Depends(paging)])
+    check_routes(app, PUBLIC)
+    me = await as_user()
+    assert (await me.get("/v2/items?from=x&q=y&offset=1")).json() == "x y"
+    for name in ("since", "limit", "api_key"):
+        [error] = (await me.get(f"/v2/items?{name}=1")).json()["errors"]
+        assert error["pointer"] == f"/query/{name}"
+
+
+async def test_protected_files_accept_any_query(
+    app: FastAPI, client: AsyncClient, as_user: AsUser, tmp_path: Path
+) -> None:
+    (tmp_path / "app.js").write_text("1")
+    router = APIRouter()
+    router.frontend("/site", directory=tmp_path)
+    app.include_router(router, prefix="/v2", dependencies=[Security(get_caller)])
+    check_routes(app, PUBLIC)
+    assert (await (await as_user()).get("/v2/site/app.js?version=2")).text == "1"
+    assert (await client.get("/v2/site/app.js?version=2")).status_code == 401
 
 
 NESTED = [Scope.API_KEYS_READ, Scope.USERS_READ, Scope.USERS_WRITE]

@@ -165,7 +165,7 @@ async def test_a_key_loses_admin_with_its_owner_and_removed_scopes_grant_nothing
 
 
 async def test_a_used_key_is_signed_with_the_newest_pepper_and_other_keys_are_not(
-    database: Database, as_user: AsUser
+    database: Database, as_user: AsUser, change_key: ChangeKey
 ) -> None:
     me, other = await as_user(), await as_user()
     app = create_app(make_settings(api_key_peppers=BOTH_PEPPERS), database)
@@ -176,6 +176,9 @@ async def test_a_used_key_is_signed_with_the_newest_pepper_and_other_keys_are_no
         assert row.updated_at == me.key.updated_at
     row = await stored(database, other.key)
     assert (row.pepper_id, row.digest) == (1, other.key.digest)
+    await change_key(other.key, revoked_at=utc_now())
+    assert error(await get_me(app, other.api_key)) == (401, "api_key_revoked")
+    assert (await stored(database, other.key)).pepper_id == 1
     only_new = make_settings(api_key_peppers={2: SecretStr(NEW_PEPPER)})
     assert (await get_me(create_app(only_new, database), me.api_key)).status_code == 200
 

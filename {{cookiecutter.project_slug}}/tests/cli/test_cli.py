@@ -202,9 +202,9 @@ def test_a_database_that_is_down_is_reported(run: Run, environment: pytest.Monke
 def test_lists_are_tables_on_a_terminal_and_tab_separated_elsewhere(
     started: Run, environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    started("keys", "create", ADMIN, "--name", "[red]ci")
+    started("keys", "create", ADMIN, "--name", "[red]ci:warning:")
     lines = started("keys", "list").stdout.splitlines()
-    assert [line.split("\t")[1] for line in lines] == ["first key", "[red]ci"]
+    assert [line.split("\t")[1] for line in lines] == ["first key", "[red]ci:warning:"]
     environment.setenv("COLUMNS", "200")
     environment.setattr(sys.stdout, "isatty", lambda: True)
     started("users", "create", "ada@example.com")
@@ -215,8 +215,23 @@ def test_lists_are_tables_on_a_terminal_and_tab_separated_elsewhere(
             runpy.run_module("app", run_name="__main__")
         tables.append(capsys.readouterr().out)
     assert "[red]ci" in tables[0]
+    assert ":warning:" in tables[0]
     assert "\t" not in tables[0]
     assert tables[1] == ""
+
+
+def test_no_output_contains_characters_that_change_how_the_text_after_them_is_shown(
+    started: Run,
+) -> None:
+    hidden = "\u202e\u200b\u2066\ufeff"
+    for options in ([], ["--json"]):
+        result = started("keys", "create", ADMIN, "--name", f"a{hidden}é", *options)
+        assert not set(hidden) & set(result.stdout)
+    for options in ([], ["--json"]):
+        result = started("keys", "list", *options)
+        assert not set(hidden) & set(result.stdout)
+    names = [line.split("\t")[1] for line in started("keys", "list").stdout.splitlines()]
+    assert names[1:] == ["a����é"] * 2
 
 
 def test_an_invalid_setting_is_reported_in_one_sentence(environment: pytest.MonkeyPatch) -> None:

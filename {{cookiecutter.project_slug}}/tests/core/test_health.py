@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from fastapi import FastAPI
@@ -25,6 +26,21 @@ async def test_liveness_does_not_depend_on_the_database() -> None:
 async def test_ready_while_the_database_is_migrated(client: AsyncClient) -> None:
     response = await client.get("/health/ready")
     assert (response.status_code, response.json()) == (200, {"status": "ok"})
+
+
+async def test_the_readiness_probe_queries_the_database_once_a_second(
+    app: FastAPI, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Mock(monotonic=Mock(return_value=1000.0))
+    monkeypatch.setattr(health, "time", clock)
+    fetch_all = AsyncMock(wraps=app.state.database.fetch_all)
+    monkeypatch.setattr(app.state.database, "fetch_all", fetch_all)
+    for queries in (1, 2):
+        responses = await asyncio.gather(*(client.get("/health/ready") for _ in range(50)))
+        assert {response.status_code for response in responses} == {200}
+        assert (await client.get("/health/ready")).status_code == 200
+        assert fetch_all.await_count == queries
+        clock.monotonic.return_value += 1.01
 
 
 @pytest.fixture

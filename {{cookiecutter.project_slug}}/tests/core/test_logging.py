@@ -38,16 +38,16 @@ async def test_each_request_is_one_json_line_without_query_or_headers(
 ) -> None:
     me = await as_user()
     headers = {"X-Other": "header-secret"}
-    response = await me.get("/v1/api-keys/current?api_key=query-secret", headers=headers)
+    response = await me.get("/v1/api-keys?q=query-secret", headers=headers)
     line = json.loads(log.getvalue())
     assert line.pop("time").endswith("+00:00")
     assert line.pop("duration_ms") > 0
-    assert line.pop("message").startswith("GET /v1/api-keys/{key_id} 200 ")
+    assert line.pop("message").startswith("GET /v1/api-keys 200 ")
     assert line == {
         "level": "info",
         "logger": "app.access",
         "method": "GET",
-        "path": "/v1/api-keys/{key_id}",
+        "path": "/v1/api-keys",
         "status": 200,
         "request_id": response.headers["x-request-id"],
         "key_id": me.key.id,

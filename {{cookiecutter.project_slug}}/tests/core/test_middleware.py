@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from unittest.mock import AsyncMock
 
 import pytest
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 from httpx import AsyncClient
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -141,7 +141,7 @@ async def test_caches_must_not_store_any_response_below_a_protected_route(
         await me.get("/v1/users"),
         await client.get("/v1/unknown"),
         await client.delete("/v1/users"),
-        await client.post(KEYS, content=b"x" * 1001, headers=JSON),
+        await me.post(KEYS, content=b"x" * 1001, headers=JSON),
         await me.post(KEYS, content=b"{", headers=JSON),
         await me.get("/v1/broken"),
     ]
@@ -237,6 +237,38 @@ async def test_a_request_that_cannot_be_cancelled_gets_a_503_in_time(
     release.set()
     await asyncio.wait_for(request, 10)
     assert [message.get("status") for message in sent] == [503, None]
+
+
+@pytest.mark.parametrize("settings", [{"request_timeout_seconds": 0.05}], indirect=True)
+async def test_a_body_that_does_not_arrive_in_time_gets_a_408_and_is_no_error(
+    app: FastAPI, client: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.post("/things")
+    async def create_thing(thing: dict[str, int]) -> None: ...
+
+    async def slow_body() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    response = await client.post("/things", content=slow_body(), headers=JSON)
+    assert is_problem(response, 408, "request_timeout")
+    assert response.headers["connection"] == "close"
+    [record] = [one for one in caplog.records if "timed out" in one.message]
+    assert record.levelname == "INFO"
+
+
+@pytest.mark.parametrize("settings", [{"request_timeout_seconds": 0.05}], indirect=True)
+async def test_a_response_that_takes_too_long_after_the_body_gets_a_503(
+    app: FastAPI, client: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.post("/things")
+    async def create_thing(thing: dict[str, int], request: Request) -> None:
+        assert not await request.is_disconnected()  # cancels its call of receive
+        await asyncio.Event().wait()
+
+    assert is_problem(await client.post("/things", json={}), 503, "unavailable")
+    [record] = [one for one in caplog.records if "timed out" in one.message]
+    assert record.levelname == "ERROR"
 
 
 @pytest.mark.parametrize("settings", [{"request_timeout_seconds": 0.05}], indirect=True)

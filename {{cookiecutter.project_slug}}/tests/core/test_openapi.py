@@ -26,9 +26,9 @@ async def test_every_operation_describes_its_key_and_its_errors(
         operation = document["paths"][path][method]
         assert [[*scheme] for scheme in operation["security"]] == [["bearer"]]
         responses = operation["responses"]
-        assert {"400", "401", "403", "429", "500", "503"} <= responses.keys()
+        assert {"400", "401", "403", "422", "429", "500", "503"} <= responses.keys()
         assert ("404" in responses) == ("{" in path)
-        assert ({"413", "415", "422"} <= responses.keys()) == ("requestBody" in operation)
+        assert ({"408", "413", "415"} <= responses.keys()) == ("requestBody" in operation)
         assert ("409" in responses) == (method != "get")
         for status in responses:
             assert ("application/problem+json" in str(responses[status])) == (status >= "400")
@@ -70,6 +70,17 @@ def test_every_required_text_has_an_example(document: dict[str, Any]) -> None:
             for kind in about.get("anyOf", [about]):
                 is_text = kind.get("type") == "string" and "format" not in kind
                 assert "examples" in about or not is_text, f"{name}.{field}"
+
+
+def test_every_list_in_a_request_has_a_maximum_length(document: dict[str, Any]) -> None:
+    """Validation stops there. Otherwise it would build an error for each of many items."""
+    schemas = document["components"]["schemas"]
+    requests = [schema for schema in schemas.values() if "additionalProperties" in schema]
+    assert len(requests) >= 5
+    for schema in requests:
+        for name, about in schema["properties"].items():
+            for kind in about.get("anyOf", [about]):
+                assert "maxItems" in kind or kind.get("type") != "array", name
 
 
 def test_no_example_is_a_valid_key_or_the_calling_key(document: dict[str, Any]) -> None:

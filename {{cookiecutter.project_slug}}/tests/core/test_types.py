@@ -4,7 +4,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from app.api_keys.schemas import Network
-from app.core.types import Email, Integer, Line, Moment, Name, RateLimit, Text
+from app.core.types import Body, Email, Integer, Line, Moment, Name, RateLimit, Text
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,15 @@ def test_an_invalid_value_is_rejected(kind: Any, values: list[object]) -> None:
     for value in values:
         with pytest.raises(ValidationError):
             TypeAdapter(kind).validate_python(value)
+
+
+def test_a_body_with_thousands_of_unknown_fields_is_a_few_errors() -> None:
+    class Thing(Body):
+        name: str
+
+    with pytest.raises(ValidationError) as error:
+        Thing.model_validate({f"field{number}": 1 for number in range(5000)})
+    assert error.value.error_count() <= 30
 
 
 def test_the_error_of_an_invalid_network_does_not_echo_it() -> None:

@@ -19,6 +19,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from app.audit.models import Action, AuditEvent
 from app.auth.dependencies import CurrentCaller
+from app.auth.key_format import redact
 from app.auth.verifier import FIND_KEY
 from app.core.database import SessionDep, utc_now
 from app.core.middleware import FinishedRequest
@@ -27,7 +28,7 @@ from app.users.models import User
 from bench_item import ITEM, Item
 
 KEYS = json.loads(Path(os.environ["KEYS_FILE"]).read_text("utf-8"))
-OWNERS = {KEYS["hot"]: "ada"}
+OWNERS = {redact(KEYS["hot"]): "ada"}  # the middleware leaves a redacted key in the header
 FEED_SECONDS = 30  # how far the key cache reads back in the audit log
 
 router = APIRouter()

@@ -26,6 +26,7 @@ KEYS_SERVICE = "app/api_keys/service.py"
 USERS_SERVICE = "app/users/service.py"
 DATABASE = "app/core/database.py"
 MIDDLEWARE = "app/core/middleware.py"
+RETENTION = "app/core/retention.py"
 
 COMPARISON = "not hmac.compare_digest(digest, stored_digest)"
 CONFIRM_ADMIN = "    await confirm_caller(session, actor, Scope.ADMIN, user_ids=[user_id], lock_admins=True)\n"
@@ -255,8 +256,8 @@ WRITES = [
         ),
         (
             "revokes all keys for a caller that it does not confirm",
-            "confirmed = await confirm_caller(session, actor, Scope.ADMIN, user_ids=[user_id])",
-            "confirmed = actor",
+            "    await confirm_caller(session, actor, Scope.ADMIN, user_ids=[user_id])\n",
+            "",
         ),
     ),
     *mutants(
@@ -682,6 +683,20 @@ AUDIT = [
         ),
     ),
     *mutants(
+        "app/audit/service.py",
+        "audit/test_service.py",
+        (
+            "lets the key cache read an event of each key of a user",
+            '        "changes_rights": False,\n',
+            '        "changes_rights": True,\n',
+        ),
+        (
+            "does not tell the key cache that all keys of a user are revoked",
+            "    if inserted.rowcount:\n        record(",
+            "    if False:\n        record(",
+        ),
+    ),
+    *mutants(
         USERS_SERVICE,
         "audit/test_service.py",
         (
@@ -786,11 +801,73 @@ DATA = [
         "app/usage/recorder.py",
         "usage/test_recorder.py",
         ("counts twice what may be committed", "committing = True", "committing = False"),
+        ("loses the counts after those that were rejected", "self._keep(counters | chunk)", "self._keep(chunk)"),
+        ("loses the counts that were rejected", "self._keep(counters | chunk)", "self._keep(counters)"),
+        ("stops counting after an unexpected error", "except Exception as error:", "except OSError as error:"),
     ),
     *mutants(
-        "app/usage/service.py",
+        "app/usage/__init__.py",
         "usage/test_recorder.py",
-        ("deletes no old hours", "col(ApiKeyUsage.start) < moment", "col(ApiKeyUsage.start) < datetime.min"),
+        ("keeps old hours", '    app.state.retention.append(Retention("usage", ApiKeyUsage, "start", days))\n', ""),
+    ),
+    *mutants(
+        RETENTION,
+        "core/test_retention.py",
+        ("deletes rows a moment too early", "moment < until)", "moment <= until)"),
+        ("deletes all old rows in one transaction", ".limit(retention.chunk)", ""),
+        ("deletes old rows at every start", "stopping.wait(), seconds_until_midnight()", "stopping.wait(), 0"),
+        ("deletes no old rows after an error", "except Exception as error:", "except ValueError as error:"),
+    ),
+    *mutants(
+        RETENTION,
+        "core/test_retention.py",
+        ("waits for locked rows to delete them", "skip_locked=True", ""),
+        (
+            "deletes old rows in two processes at a time",
+            "SELECT pg_try_advisory_xact_lock(7266130458)",
+            "SELECT true",
+        ),
+        on_postgresql=True,
+    ),
+    *mutants(
+        KEYS_SERVICE,
+        "core/test_retention.py",
+        (
+            "keeps expired keys",
+            '        Retention("api_keys", UserApiKey, "expires_at", days, chunk=100),\n',
+            "",
+        ),
+    ),
+    *mutants(
+        "app/audit/service.py",
+        "core/test_retention.py",
+        ("keeps old audit events", "    days = settings.audit_retention_days\n", "    days = None\n"),
+    ),
+    *mutants(
+        "app/core/search.py",
+        "core/test_search.py",
+        ("finds no É on PostgreSQL", ' COLLATE "und-x-icu"', ""),
+        on_postgresql=True,
+    ),
+    *mutants(
+        DATABASE,
+        "core/test_search.py",
+        ("finds no É on SQLite", 'connection.create_function("lower", 1, _lower, deterministic=True)', "pass"),
+    ),
+    *mutants(
+        "migrations/versions/2026-11-26_initial.py",
+        "test_plans.py",
+        (
+            "reads all users to find the admins",
+            '        sqlite_where=sa.text("is_admin = 1 AND is_active = 1"),\n',
+            '        sqlite_where=sa.text("is_admin = 0"),\n',
+        ),
+        ("sorts the keys of an owner for each page", '["user_id", "created_at", "id"]', '["user_id"]'),
+    ),
+    *mutants(
+        "app/cli/run.py",
+        "cli/test_cli.py",
+        ("makes commands that only read wait for writers", "read_only=read_only", "read_only=False"),
     ),
 ]
 

@@ -29,7 +29,9 @@ class AuditEventRead(FromRow):
     actor_user_id: UUID | None = Field(description="Null for the command line.")
     actor_key_id: str | None = Field(examples=[EXAMPLE_KEY_ID])
     target_user_id: UUID
-    target_key_id: str | None = Field(examples=[EXAMPLE_KEY_ID])
+    target_key_id: str | None = Field(
+        description="Null for the user, or for all keys of the user.", examples=[EXAMPLE_KEY_ID]
+    )
     changes: dict[str, list[object] | None] = Field(
         description="The old and the new value of each field, or null where they are not recorded.",
         examples=[{"scopes": [[], ["users:read"]], "name": None}],

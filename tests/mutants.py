@@ -26,6 +26,7 @@ KEYS_SERVICE = "app/api_keys/service.py"
 USERS_SERVICE = "app/users/service.py"
 DATABASE = "app/core/database.py"
 MIDDLEWARE = "app/core/middleware.py"
+RETENTION = "app/core/retention.py"
 
 COMPARISON = "not hmac.compare_digest(digest, stored_digest)"
 CONFIRM_ADMIN = "    await confirm_caller(session, actor, Scope.ADMIN, user_ids=[user_id], lock_admins=True)\n"
@@ -328,8 +329,8 @@ WRITES = [
         ),
         (
             "revokes all keys for a caller that it does not confirm",
-            "confirmed = await confirm_caller(session, actor, Scope.ADMIN, user_ids=[user_id])",
-            "confirmed = actor",
+            "    await confirm_caller(session, actor, Scope.ADMIN, user_ids=[user_id])\n",
+            "",
         ),
     ),
     *mutants(
@@ -605,7 +606,12 @@ KEY_CACHE = [
             "(caller.expires_at > time.time() or caller.rejection is not None)",
             "caller.expires_at > time.time()",
         ),
-        ("applies a read that a later one has overtaken", "if started_at < self._read_at:", "if False:"),
+        (
+            "overlooks changes when there are many",
+            "if started_at < self._read_at or len(events) > MAX_EVENTS:",
+            "if started_at < self._read_at:",
+        ),
+        ("applies a read that a later one has overtaken", "if started_at < self._read_at or ", "if "),
         ("counts a read from its end", "self._read_at = started_at", "self._read_at = time.monotonic()"),
         (
             "invalidates all keys of an owner when one is rotated",
@@ -780,6 +786,20 @@ AUDIT = [
         ),
     ),
     *mutants(
+        "app/audit/service.py",
+        "auth/test_cache.py",
+        (
+            "does not tell other processes that all keys of a user are revoked",
+            '        "changes_rights": True,\n',
+            '        "changes_rights": False,\n',
+        ),
+        (
+            "does not tell its own key cache that all keys of a user are revoked",
+            '    session.info.setdefault("changed_ids", set()).add(user_id)\n',
+            "",
+        ),
+    ),
+    *mutants(
         USERS_SERVICE,
         "audit/test_service.py",
         (
@@ -893,11 +913,73 @@ DATA = [
         "usage/test_recorder.py",
         ("counts twice what may be committed", "committing = True", "committing = False"),
         ("counts the use of rejected keys", "if not finished.is_authenticated or finished", "if finished"),
+        ("loses the counts after those that were rejected", "self._keep(counters | chunk)", "self._keep(chunk)"),
+        ("loses the counts that were rejected", "self._keep(counters | chunk)", "self._keep(counters)"),
+        ("stops counting after an unexpected error", "except Exception as error:", "except OSError as error:"),
     ),
     *mutants(
-        "app/usage/service.py",
+        "app/usage/__init__.py",
         "usage/test_recorder.py",
-        ("deletes no old hours", "col(ApiKeyUsage.start) < moment", "col(ApiKeyUsage.start) < datetime.min"),
+        ("keeps old hours", '    app.state.retention.append(Retention("usage", ApiKeyUsage, "start", days))\n', ""),
+    ),
+    *mutants(
+        RETENTION,
+        "core/test_retention.py",
+        ("deletes rows a moment too early", "moment < until)", "moment <= until)"),
+        ("deletes all old rows in one transaction", ".limit(retention.chunk)", ""),
+        ("deletes old rows at every start", "stopping.wait(), seconds_until_midnight()", "stopping.wait(), 0"),
+        ("deletes no old rows after an error", "except Exception as error:", "except ValueError as error:"),
+    ),
+    *mutants(
+        RETENTION,
+        "core/test_retention.py",
+        ("waits for locked rows to delete them", "skip_locked=True", ""),
+        (
+            "deletes old rows in two processes at a time",
+            "SELECT pg_try_advisory_xact_lock(7266130458)",
+            "SELECT true",
+        ),
+        on_postgresql=True,
+    ),
+    *mutants(
+        KEYS_SERVICE,
+        "core/test_retention.py",
+        (
+            "keeps expired keys",
+            '        Retention("api_keys", UserApiKey, "expires_at", days, chunk=100),\n',
+            "",
+        ),
+    ),
+    *mutants(
+        "app/audit/service.py",
+        "core/test_retention.py",
+        ("keeps old audit events", "    days = settings.audit_retention_days\n", "    days = None\n"),
+    ),
+    *mutants(
+        "app/core/search.py",
+        "core/test_search.py",
+        ("finds no É on PostgreSQL", ' COLLATE "und-x-icu"', ""),
+        on_postgresql=True,
+    ),
+    *mutants(
+        DATABASE,
+        "core/test_search.py",
+        ("finds no É on SQLite", 'connection.create_function("lower", 1, _lower, deterministic=True)', "pass"),
+    ),
+    *mutants(
+        "migrations/versions/2026-11-26_initial.py",
+        "test_plans.py",
+        (
+            "reads all users to find the admins",
+            '        sqlite_where=sa.text("is_admin = 1 AND is_active = 1"),\n',
+            '        sqlite_where=sa.text("is_admin = 0"),\n',
+        ),
+        ("sorts the keys of an owner for each page", '["user_id", "created_at", "id"]', '["user_id"]'),
+    ),
+    *mutants(
+        "app/cli/run.py",
+        "cli/test_cli.py",
+        ("makes commands that only read wait for writers", "read_only=read_only", "read_only=False"),
     ),
 ]
 

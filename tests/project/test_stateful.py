@@ -28,6 +28,7 @@ from app.audit.models import Action, AuditEvent
 from app.auth import key_format
 from app.auth.scopes import Scope
 from app.core.database import Database
+from app.core.retention import purge
 from app.main import create_app
 from app.users import models
 from app.users import service as users
@@ -84,7 +85,8 @@ class AppRunner:
     async def flush_usage(self, *, delete_old: bool) -> None:
         await self.app.state.usage.flush()
         if delete_old:
-            await self.app.state.usage.delete_old()
+            async for _ in purge(self.database, self.app.state.retention):
+                pass
 
     async def request(
         self, key: Key, address: str, method: str, path: str, body: Values | None, query: Values

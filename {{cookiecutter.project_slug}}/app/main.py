@@ -7,6 +7,7 @@ import gc
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -14,7 +15,9 @@ from fastapi import FastAPI
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app import metrics, usage
+from app.api_keys import service as api_keys
 from app.api_keys.router import router as api_keys_router
+from app.audit import service as audit
 from app.audit.router import router as audit_router
 from app.auth import key_format
 from app.auth.credentials import CredentialsMiddleware, keys_in_query
@@ -28,6 +31,7 @@ from app.core.database import Database
 from app.core.errors import add_error_handlers
 from app.core.logging import configure_logging
 from app.core.openapi import describe_errors
+from app.core.retention import purge_daily
 from app.core.trailers import drop_trailer_fields
 from app.settings import PYPROJECT, Settings, get_settings
 from app.users.router import router as users_router
@@ -82,6 +86,8 @@ def create_app(settings: Settings | None = None, database: Database | None = Non
     app.state.lifespan = [app.state.verifier.cache.running, app.state.rate_limiter.running]
     app.state.after_request = [middleware.log_request]
     app.state.after_commit = [app.state.verifier.cache.mark_changed]
+    app.state.retention = [*audit.retention(settings), *api_keys.retention(settings)]
+    app.state.lifespan.append(partial(purge_daily, app.state.database, app.state.retention))
 
     app.include_router(health.router)
     app.include_router(users_router)

@@ -104,6 +104,8 @@ class Settings(EnvSettings):
     api_key_max_expire_days: int | None = Field(default=None, ge=1, le=36_500)
     api_key_max_per_user: int = Field(default=100, ge=1)
     api_key_locations: Annotated[CommaSeparated[Location], Field(min_length=1)] = ["bearer"]
+    api_key_retention_days: int | None = Field(default=None, ge=1, le=36_500)
+    audit_retention_days: int | None = Field(default=None, ge=1, le=36_500)
     api_key_cache_seconds: float = Field(default=10, ge=0, le=10)
     rate_limit: RateLimit | None = "600/minute"
     failed_auth_limit: RateLimit | None = "60/minute"

@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import JSON, BigInteger, Column, ColumnElement, Index, case
+from sqlalchemy import JSON, BigInteger, Column, ColumnElement, Index, case, text
 from sqlmodel import Field, Relationship, SQLModel, col
 
 from app.core.database import utc_now
@@ -43,6 +43,13 @@ class UserApiKey(SQLModel, table=True):
     __table_args__ = (
         Index("ix_user_api_keys_user_id_created_at", "user_id", "created_at", "id"),
         Index("ix_user_api_keys_created_at", "created_at", "id"),
+        Index("ix_user_api_keys_expires_at", "expires_at"),
+        Index(
+            "ix_user_api_keys_revoked_at",
+            "revoked_at",
+            postgresql_where=text("revoked_at IS NOT NULL"),
+            sqlite_where=text("revoked_at IS NOT NULL"),
+        ),
     )
 
     id: str = Field(primary_key=True, max_length=16)

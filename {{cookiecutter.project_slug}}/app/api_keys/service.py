@@ -5,6 +5,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import ColumnElement
+from sqlalchemy import update as update_rows
 from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -20,6 +21,8 @@ from app.auth.scopes import Scope, effective_scopes
 from app.core.database import utc_now
 from app.core.errors import Conflict, InvalidInput, NotFound
 from app.core.pagination import Rows, paginate
+from app.core.retention import Retention
+from app.core.search import contains
 from app.settings import Settings
 from app.users import service as users
 from app.users.models import User
@@ -178,7 +181,7 @@ def _matching(query: ApiKeyQuery) -> Iterable[ColumnElement[bool]]:
     if query.status:
         yield Status.in_sql(utc_now()) == query.status
     if query.q:
-        yield col(UserApiKey.name).icontains(query.q, autoescape=True)
+        yield contains(col(UserApiKey.name), query.q)
     if query.expires_before:
         yield col(UserApiKey.expires_at) < query.expires_before
     if query.unused_since:
@@ -298,17 +301,23 @@ async def revoke(session: AsyncSession, locked: LockedKey) -> None:
 
 
 async def revoke_all(session: AsyncSession, user_id: UUID, actor: Caller) -> int:
-    confirmed = await confirm_caller(session, actor, Scope.ADMIN, user_ids=[user_id])
+    """The database does the work, so the number of keys does not matter."""
+    await confirm_caller(session, actor, Scope.ADMIN, user_ids=[user_id])
     if await session.get(User, user_id) is None:
         raise NotFound
-    unrevoked = select(UserApiKey).where(
-        UserApiKey.user_id == user_id, col(UserApiKey.revoked_at).is_(None)
-    )
-    statement = unrevoked.order_by(col(UserApiKey.id)).with_for_update()
-    keys = (await session.exec(statement.execution_options(populate_existing=True))).all()
-    for key in keys:
-        await revoke(session, LockedKey(key, confirmed))
-    return len(keys)
+    unrevoked = (col(UserApiKey.user_id) == user_id) & col(UserApiKey.revoked_at).is_(None)
+    locked = select(UserApiKey.id).where(unrevoked).order_by(col(UserApiKey.id)).with_for_update()
+    number = await audit.record_keys(session, Action.API_KEY_REVOKED, actor, user_id, locked)
+    await session.exec(update_rows(UserApiKey).where(unrevoked).values(revoked_at=utc_now()))
+    return number
+
+
+def retention(settings: Settings) -> list[Retention]:
+    days = settings.api_key_retention_days
+    return [  # few at a time, because the database deletes the usage of each key too
+        Retention("api_keys", UserApiKey, "revoked_at", days, chunk=100),
+        Retention("api_keys", UserApiKey, "expires_at", days, chunk=100),
+    ]
 
 
 def _record(

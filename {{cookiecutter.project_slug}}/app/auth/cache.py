@@ -39,6 +39,7 @@ READ_SECONDS = 0.25
 TRUST_SECONDS = 1.0
 MAX_ENTRIES = 100_000  # about 75 MB
 MAX_READS = 3  # at once, while the database is slow
+MAX_EVENTS = 2000  # with more in 30 seconds, keys are looked up
 
 # statement_timestamp(), because PostgreSQL scans the whole index for a clock that advances.
 SINCE = {
@@ -136,13 +137,15 @@ class KeyCache:
                     col(AuditEvent.id),
                     col(AuditEvent.target_key_id),
                     col(AuditEvent.target_user_id),
-                ).where(col(AuditEvent.changes_rights), col(AuditEvent.created_at) > since)
+                )
+                .where(col(AuditEvent.changes_rights), col(AuditEvent.created_at) > since)
+                .limit(MAX_EVENTS + 1)
             )
         except (SQLAlchemyError, OSError) as error:
             logger.warning("the key cache cannot read the audit log: %s", error)
             return
-        if started_at < self._read_at:  # a later read has overtaken this one
-            return
+        if started_at < self._read_at or len(events) > MAX_EVENTS:
+            return  # a later read has overtaken this one, or there are more events than were read
         new = [event for event in events if event.id not in self._event_ids]
         # The event of a key names its owner too, whose other keys have not changed.
         self.mark_changed(event.target_key_id or event.target_user_id for event in new)

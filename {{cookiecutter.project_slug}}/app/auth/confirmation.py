@@ -1,7 +1,7 @@
 from collections.abc import Iterable
 from uuid import UUID
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import union
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -30,11 +30,12 @@ async def confirm_caller(
     everything. Raises Unauthorized and InsufficientScope.
     """
     ids = {*user_ids} if caller is None else {*user_ids, caller.user_id}
-    condition: ColumnElement[bool] = col(User.id).in_(ids)
+    chosen = select(User.id).where(col(User.id).in_(ids))
     if lock_admins:
-        condition |= col(User.is_admin) & col(User.is_active)
-    locked = select(User.id).where(condition).order_by(col(User.id)).with_for_update()
-    await session.exec(locked)
+        # Not OR, for which SQLite reads all users.
+        admins = select(User.id).where(col(User.is_admin), col(User.is_active))
+        chosen = select(User.id).where(col(User.id).in_(union(chosen, admins)))
+    await session.exec(chosen.order_by(col(User.id)).with_for_update())
     if caller is None:
         return None
     row = (await (await session.connection()).execute(FIND_KEY, {"id": caller.key_id})).first()

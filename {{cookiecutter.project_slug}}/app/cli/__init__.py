@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app.api_keys.service import create_first_admin
 from app.cli import keys, users
+from app.cli.purge import purge
 from app.cli.run import AsJson, Email, fail, print_key, run, say
 from app.settings import ROOT, get_settings
 
@@ -21,6 +22,7 @@ cli = typer.Typer(
 )
 cli.add_typer(users.cli, name="users")
 cli.add_typer(keys.cli, name="keys")
+cli.command("purge")(purge)
 
 
 @cli.command()

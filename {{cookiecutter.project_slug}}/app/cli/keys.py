@@ -10,8 +10,8 @@ from app.api_keys import service
 from app.api_keys.models import UserApiKey
 from app.api_keys.schemas import MAX_OVERLAP_SECONDS, ApiKeyCreate, ApiKeyRead
 from app.auth.scopes import Scope
-from app.cli.run import AsJson, Email, print_key, print_rows, run, say
-from app.cli.service import count_by_pepper, get_user, list_keys
+from app.cli.run import AsJson, Email, print_key, print_query, print_rows, run, say
+from app.cli.service import count_by_pepper, get_user, keys_of
 from app.core.database import utc_now
 from app.settings import get_settings
 from app.usage import service as usage
@@ -69,11 +69,11 @@ def list_all(
 ) -> None:
     """List API keys"""
 
-    async def work(session: AsyncSession) -> Sequence[UserApiKey]:
+    async def work(session: AsyncSession) -> None:
         owner_id = (await get_user(session, email)).id if email else None
-        return await list_keys(session, owner_id)
+        await print_query(session, keys_of(owner_id), ApiKeyRead, COLUMNS, as_json)
 
-    print_rows([ApiKeyRead.model_validate(key) for key in run(work)], COLUMNS, as_json)
+    run(work, read_only=True)
 
 
 @cli.command("revoke")
@@ -114,13 +114,13 @@ def show_usage(key_id: KeyId, as_json: AsJson = False) -> None:
         key = await service.get(session, key_id, None)
         return (await usage.read(session, key.id, UsageQuery())).buckets
 
-    print_rows(run(work), ("start", "requests", "errors"), as_json)
+    print_rows(run(work, read_only=True), ("start", "requests", "errors"), as_json)
 
 
 @cli.command("peppers")
 def show_peppers(as_json: AsJson = False) -> None:
     """Count keys per pepper"""
-    counts = run(count_by_pepper)
+    counts = run(count_by_pepper, read_only=True)
     known = get_settings().api_key_peppers
     rows = [
         PepperRead(pepper=one, keys=counts.get(one, 0), known=one in known)

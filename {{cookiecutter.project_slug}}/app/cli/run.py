@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy.exc import DBAPIError
 from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlmodel.sql.expression import SelectOfScalar
 
 from app.api_keys.schemas import ApiKeyCreated
 from app.api_keys.service import NewKey
@@ -20,27 +21,36 @@ from app.core.errors import ApiError, InvalidInput
 from app.settings import get_settings
 
 T = TypeVar("T")
+RowT = TypeVar("RowT")
+
+PAGE = 1000  # rows of a list in memory
 
 Email = Annotated[str, typer.Argument(help="The user's email address.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def run(work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-    """Do the work in one session, which commits at the end.
+def run(work: Callable[[AsyncSession], Awaitable[T]], *, read_only: bool = False) -> T:
+    """Do the work in one session, which commits at the end."""
 
-    Exits with 1 if it is rejected, and with 2 if an argument is invalid.
-    """
+    async def in_session(database: Database) -> T:
+        async with database.session(read_only=read_only) as session:
+            return await work(session)
 
-    async def in_session() -> T:
+    return run_in_sessions(in_session)
+
+
+def run_in_sessions(work: Callable[[Database], Awaitable[T]]) -> T:
+    """Do the work. Exits with 1 if it is rejected, and with 2 if an argument is invalid."""
+
+    async def with_database() -> T:
         database = Database(get_settings().database_url)
         try:
-            async with database.session() as session:
-                return await work(session)
+            return await work(database)
         finally:
             await database.dispose()
 
     try:
-        return asyncio.run(in_session())
+        return asyncio.run(with_database())
     except InvalidInput as error:
         fail(" ".join(detail for _, detail in error.errors))
     except ApiError as error:
@@ -68,6 +78,28 @@ def print_key(new: NewKey, as_json: bool) -> None:
     print(created.model_dump_json(indent=2, ensure_ascii=True) if as_json else text)
 
 
+async def print_query(
+    session: AsyncSession,
+    query: SelectOfScalar[RowT],
+    schema: type[BaseModel],
+    columns: Sequence[str],
+    as_json: bool,
+) -> None:
+    """Print all rows, however many, page by page."""
+    result = await session.stream_scalars(query.execution_options(yield_per=PAGE))
+    before = "["
+    async for page in result.partitions():
+        rows = [schema.model_validate(row) for row in page]
+        if as_json:
+            for row in rows:
+                print(before, row.model_dump_json(ensure_ascii=True), sep="")
+                before = ","
+        else:
+            print_rows(rows, columns, as_json=False)
+    if as_json:
+        print("[]" if before == "[" else "]")
+
+
 def print_rows(rows: Sequence[BaseModel], columns: Sequence[str], as_json: bool) -> None:
     """A table on a terminal, tab-separated lines elsewhere. JSON has all fields."""
     dumped = [row.model_dump(mode="json") for row in rows]
@@ -75,18 +107,14 @@ def print_rows(rows: Sequence[BaseModel], columns: Sequence[str], as_json: bool)
         print(json.dumps(dumped, indent=2))
         return
     cells = [[_cell(row[column]) for column in columns] for row in dumped]
-    if not on_terminal():
+    if not sys.stdout.isatty():
         for row in cells:
             print("\t".join(row))
-    elif cells:
+    else:
         table = Table(*columns)
         for row in cells:
             table.add_row(*map(Text, row))  # in a str, rich would expand [red] and :warning:
         Console().print(table)
-
-
-def on_terminal() -> bool:
-    return sys.stdout.isatty()
 
 
 def _cell(value: object) -> str:

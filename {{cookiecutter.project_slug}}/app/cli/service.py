@@ -1,8 +1,8 @@
-from collections.abc import Sequence
 from uuid import UUID
 
 from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlmodel.sql.expression import SelectOfScalar
 
 from app.api_keys.models import UserApiKey
 from app.core.errors import NotFound
@@ -16,15 +16,9 @@ async def get_user(session: AsyncSession, email: str) -> User:
     return user
 
 
-async def list_users(session: AsyncSession) -> Sequence[User]:
-    return (await session.exec(select(User).order_by(User.email))).all()
-
-
-async def list_keys(session: AsyncSession, owner_id: UUID | None) -> Sequence[UserApiKey]:
-    statement = select(UserApiKey).order_by(col(UserApiKey.created_at), col(UserApiKey.id))
-    if owner_id:
-        statement = statement.where(UserApiKey.user_id == owner_id)
-    return (await session.exec(statement)).all()
+def keys_of(owner_id: UUID | None) -> SelectOfScalar[UserApiKey]:
+    keys = select(UserApiKey).order_by(col(UserApiKey.created_at), col(UserApiKey.id))
+    return keys.where(UserApiKey.user_id == owner_id) if owner_id else keys
 
 
 async def count_by_pepper(session: AsyncSession) -> dict[int, int]:

@@ -1,8 +1,9 @@
 import typer
+from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from app.cli.run import AsJson, Email, print_rows, run
-from app.cli.service import get_user, list_users
+from app.cli.run import AsJson, Email, print_query, print_rows, run
+from app.cli.service import get_user
 from app.users import service
 from app.users.models import User
 from app.users.schemas import UserCreate, UserRead, UserUpdate
@@ -36,8 +37,11 @@ def create(
 @cli.command("list")
 def list_all(as_json: AsJson = False) -> None:
     """List users"""
-    rows = [UserRead.model_validate(user) for user in run(list_users)]
-    print_rows(rows, COLUMNS, as_json)
+    by_email = select(User).order_by(User.email)
+    run(
+        lambda session: print_query(session, by_email, UserRead, COLUMNS, as_json),
+        read_only=True,
+    )
 
 
 @cli.command("disable")

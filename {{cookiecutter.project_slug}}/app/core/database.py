@@ -71,6 +71,10 @@ def create_engine(
     return engine
 
 
+def _lower(text: str | None) -> str | None:
+    return None if text is None else text.lower()
+
+
 def _configure_sqlite(engine: Engine, for_migrations: bool, for_lookups: bool) -> None:
     @event.listens_for(engine, "do_connect")
     def create_private_file(_: Dialect, __: object, arguments: list[str], ___: object) -> None:
@@ -83,6 +87,7 @@ def _configure_sqlite(engine: Engine, for_migrations: bool, for_lookups: bool) -
 
     @event.listens_for(engine, "connect")
     def connect(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+        connection.create_function("lower", 1, _lower, deterministic=True)
         cursor = connection.cursor()
         cursor.execute("PRAGMA synchronous = NORMAL")
         cursor.execute(f"PRAGMA foreign_keys = {not for_migrations:d}")

@@ -4,6 +4,8 @@
 - `after_request`: called with a FinishedRequest when its response has been sent
 - `after_commit`: called when `get_session` has committed, with the ids of the keys and users whose
   rights have changed
+
+A fourth list, `retention`, names the rows that are deleted when they are old (core/retention.py).
 """
 
 import asyncio

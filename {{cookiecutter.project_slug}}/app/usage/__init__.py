@@ -2,15 +2,20 @@
 
 from fastapi import FastAPI
 
+from app.core.retention import Retention
 from app.settings import Settings, load_settings
+from app.usage.models import ApiKeyUsage
 from app.usage.recorder import UsageRecorder
 from app.usage.router import router
 from app.usage.settings import UsageSettings
 
 
 def install(app: FastAPI, _: Settings) -> None:
-    recorder = UsageRecorder(load_settings(UsageSettings), app.state.database)
+    usage_settings = load_settings(UsageSettings)
+    recorder = UsageRecorder(usage_settings, app.state.database)
     app.state.usage = recorder
     app.state.after_request.append(recorder.record)
     app.state.lifespan.append(recorder.running)
+    days = usage_settings.usage_retention_days
+    app.state.retention.append(Retention("usage", ApiKeyUsage, "start", days))
     app.include_router(router)

@@ -3,19 +3,20 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.core.database import Database, utc_now
+from app.core.database import Database
 from app.core.middleware import FinishedRequest
 from app.usage import service
-from app.usage.service import Counter
+from app.usage.service import Counter, KeyAndHour
 from app.usage.settings import UsageSettings
 
 logger = logging.getLogger(__name__)
 
 MAX_COUNTERS = 100_000  # keys × hours, kept while the database is down: about 30 MB
+CHUNK = 1000  # counters per transaction: other writers wait for at most one
+PAUSE_SECONDS = 0.01  # between two transactions, for the other writers of SQLite
 SHUTDOWN_SECONDS = 5
 
 
@@ -29,8 +30,7 @@ class UsageRecorder:
     def __init__(self, settings: UsageSettings, database: Database) -> None:
         self._database = database
         self._interval = settings.usage_flush_seconds
-        self._retention = timedelta(days=settings.usage_retention_days)
-        self._counters: dict[tuple[str, int], Counter] = {}  # by key and hour since 1970
+        self._counters: dict[KeyAndHour, Counter] = {}
         self._overflow = Counter()  # of requests that are not counted
         self._stopping = asyncio.Event()
 
@@ -44,40 +44,46 @@ class UsageRecorder:
         counter.errors += finished.status >= 400
         counter.last_used = now
 
-    def _new_counter(self, key_and_hour: tuple[str, int]) -> Counter:
+    def _new_counter(self, key_and_hour: KeyAndHour) -> Counter:
         if len(self._counters) >= MAX_COUNTERS:
             return self._overflow
         return self._counters.setdefault(key_and_hour, Counter())
 
     async def flush(self) -> None:
-        """Write the counts. Keep them for the next time if the database rejects them."""
+        """Write the counts in short transactions. If one fails, keep what is not written."""
         counters, self._counters = self._counters, {}
         overflow, self._overflow = self._overflow, Counter()
         if overflow.requests:
             logger.error("usage: %s requests were not counted", overflow.requests)
+        while counters:
+            chunk = dict(counters.popitem() for _ in range(min(CHUNK, len(counters))))
+            if not await self._write(chunk):
+                self._keep(counters | chunk)
+                return
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _write(self, chunk: dict[KeyAndHour, Counter]) -> bool:
+        """Whether the chunk was written. It is emptied if it may have been."""
         committing = False
         try:
             async with self._database.session() as session:
-                await service.add(session, counters)
+                await service.add(session, chunk)
                 committing = True
-        except (SQLAlchemyError, OSError) as error:
-            logger.warning("usage: the counts were not written: %s", error)
-            if committing:  # they may have been written, so another attempt could count them twice
-                requests = sum(counter.requests for counter in counters.values())
+        except Exception as error:
+            is_bug = not isinstance(error, SQLAlchemyError | OSError)
+            logger.warning("usage: the counts were not written: %s", error, exc_info=is_bug)
+            if committing:  # another attempt could count them twice
+                requests = sum(counter.requests for counter in chunk.values())
                 logger.error("usage: %s requests may not be counted", requests)
-                return
-            for key_and_hour, kept in counters.items():
-                counter = self._counters.get(key_and_hour) or self._new_counter(key_and_hour)
-                counter.requests += kept.requests
-                counter.errors += kept.errors
-                counter.last_used = max(counter.last_used, kept.last_used)
+                chunk.clear()
+            return False
+        return True
 
-    async def delete_old(self) -> None:
-        try:
-            async with self._database.session() as session:
-                await service.delete_before(session, utc_now() - self._retention)
-        except (SQLAlchemyError, OSError) as error:
-            logger.warning("usage: old hours were not deleted: %s", error)
+    def _keep(self, counters: dict[KeyAndHour, Counter]) -> None:
+        newer, self._counters = self._counters, counters
+        for key_and_hour, counter in newer.items():
+            kept = self._counters.get(key_and_hour) or self._new_counter(key_and_hour)
+            kept.add(counter)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -91,14 +97,8 @@ class UsageRecorder:
             logger.error("usage: the last counts are lost: the database did not respond in time")
 
     async def _run(self) -> None:
-        cleaned_on = None
         is_last = False
         while not is_last:
             with suppress(TimeoutError):
                 is_last = await asyncio.wait_for(self._stopping.wait(), self._interval)
-            if self._counters:
-                await self.flush()
-            today = utc_now().date()
-            if cleaned_on != today and not is_last:
-                await self.delete_old()
-                cleaned_on = today
+            await self.flush()

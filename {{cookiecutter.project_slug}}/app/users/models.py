@@ -2,6 +2,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
+from sqlalchemy import Index, text
 from sqlmodel import Field, Relationship, SQLModel
 
 from app.core.database import utc_now
@@ -14,6 +15,14 @@ class User(SQLModel, table=True):
     """A person or a program that owns keys. There is no password: only keys give access."""
 
     __tablename__ = "users"
+    __table_args__ = (
+        Index(
+            "ix_users_active_admins",
+            "id",
+            postgresql_where=text("is_admin AND is_active"),
+            sqlite_where=text("is_admin = 1 AND is_active = 1"),
+        ),
+    )
 
     id: UUID = Field(default_factory=uuid4, primary_key=True)
     email: str = Field(max_length=254, unique=True)  # lower case, see types.Email

@@ -12,6 +12,7 @@ from app.auth.confirmation import confirm_caller
 from app.auth.scopes import Scope
 from app.core.errors import Conflict, NotFound
 from app.core.pagination import Rows, paginate
+from app.core.search import contains
 from app.users.models import User
 from app.users.schemas import MeUpdate, UserCreate, UserQuery, UserUpdate
 
@@ -34,8 +35,7 @@ async def list_page(session: AsyncSession, query: UserQuery) -> Rows[User]:
     statement = select(User)
     if query.q:
         columns = (col(User.email), col(User.first_name), col(User.last_name))
-        matches = (column.icontains(query.q, autoescape=True) for column in columns)
-        statement = statement.where(or_(*matches))
+        statement = statement.where(or_(*(contains(column, query.q) for column in columns)))
     if query.is_active is not None:
         statement = statement.where(User.is_active == query.is_active)
     return await paginate(session, statement, User, query)

@@ -32,6 +32,13 @@ def upgrade() -> None:
         sa.UniqueConstraint("email", name=op.f("uq_users_email")),
     )
     op.create_index(op.f("ix_users_created_at"), "users", ["created_at"])
+    op.create_index(
+        "ix_users_active_admins",
+        "users",
+        ["id"],
+        postgresql_where=sa.text("is_admin AND is_active"),
+        sqlite_where=sa.text("is_admin = 1 AND is_active = 1"),
+    )
     op.create_table(
         "user_api_keys",
         sa.Column("id", sa.String(length=16), nullable=False),
@@ -63,6 +70,14 @@ def upgrade() -> None:
         "ix_user_api_keys_user_id_created_at", "user_api_keys", ["user_id", "created_at", "id"]
     )
     op.create_index("ix_user_api_keys_created_at", "user_api_keys", ["created_at", "id"])
+    op.create_index("ix_user_api_keys_expires_at", "user_api_keys", ["expires_at"])
+    op.create_index(
+        "ix_user_api_keys_revoked_at",
+        "user_api_keys",
+        ["revoked_at"],
+        postgresql_where=sa.text("revoked_at IS NOT NULL"),
+        sqlite_where=sa.text("revoked_at IS NOT NULL"),
+    )
     op.create_table(
         "audit_events",
         sa.Column("id", sa.Uuid(), nullable=False),

@@ -72,6 +72,25 @@ async def test_events_of_a_user_outlive_the_user_and_the_actor(
     assert {event.target_key_id for event in of_actor} == {actor.key.id, None}
 
 
+async def test_revoking_all_keys_writes_an_event_for_each(
+    as_user: AsUser, database: Database
+) -> None:
+    admin, me = await as_user(admin=True), await as_user()
+    other = await as_user(user=me.user)
+    for _ in range(2):  # the second time, there is nothing to revoke
+        await admin.delete(f"{USERS}/{me.user.id}/api-keys")
+    events = [one for one in await events_of(database, me.user.id) if one.actor_key_id]
+    found = {(one.action, one.target_key_id, one.changes_rights) for one in events}
+    assert found == {
+        ("api_key.revoked", me.key.id, True),
+        ("api_key.revoked", other.key.id, True),
+    }
+    assert len(events) == 2
+    assert {(one.actor_user_id, one.actor_key_id) for one in events} == {
+        (admin.user.id, admin.key.id)
+    }
+
+
 @pytest.mark.parametrize(
     ("path", "change", "changes", "changes_rights"),
     [

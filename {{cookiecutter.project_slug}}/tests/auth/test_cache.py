@@ -290,6 +290,19 @@ async def test_while_the_audit_log_cannot_be_read_the_key_is_looked_up(
     assert "the key cache cannot read the audit log" in caplog.text
 
 
+async def test_while_there_are_more_changes_than_are_read_the_key_is_looked_up(
+    as_user: AsUser, clock: Clock, database: SpiedDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    me = await as_user()
+    await me.patch(CURRENT, json={"rate_limit": "100/minute"})
+    monkeypatch.setattr(cache, "MAX_EVENTS", 0)
+    lookups = []
+    for _ in range(3):
+        await get_and_read(me, clock, database)
+        lookups.append(len(database.lookups))
+    assert lookups[2] == lookups[0] + 1
+
+
 @pytest.mark.parametrize("seconds", [1, 12])
 async def test_after_a_stall_while_the_audit_log_is_read_the_key_is_looked_up(
     as_user: AsUser,

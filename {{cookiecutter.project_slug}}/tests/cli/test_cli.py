@@ -234,6 +234,33 @@ def test_no_output_contains_characters_that_change_how_the_text_after_them_is_sh
     assert names[1:] == ["a����é"] * 2
 
 
+@pytest.mark.parametrize("number", [0, 1, 2, 3])
+def test_a_list_is_printed_in_pages(
+    started: Run, environment: pytest.MonkeyPatch, number: int
+) -> None:
+    environment.setattr(sys.modules["app.cli.run"], "PAGE", 2)
+    started("users", "create", "ada@example.com")
+    for _ in range(number):
+        started("keys", "create", "ada@example.com", "--name", "ci")
+    keys = as_json(started, "keys", "list", "ada@example.com")
+    assert [key["name"] for key in keys] == ["ci"] * number
+    lines = started("keys", "list", "ada@example.com").stdout.splitlines()
+    assert [line.split("\t")[0] for line in lines] == [key["id"] for key in keys]
+
+
+def test_commands_that_only_read_do_not_wait_for_a_writer(started: Run) -> None:
+    async def hold_lock() -> None:
+        database = Database(get_settings().database_url)
+        async with database.session() as session:
+            await session.exec(select(AuditEvent).with_for_update())
+            for command in ("users list", "keys list", "keys peppers"):
+                result = await asyncio.to_thread(started, *command.split())
+                assert result.exit_code == 0, result.stderr
+        await database.dispose()
+
+    asyncio.run(hold_lock())
+
+
 def test_an_invalid_setting_is_reported_in_one_sentence(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("API_KEY_PEPPERS", "1:short")
     environment.setattr(sys, "argv", ["app", "users", "list"])

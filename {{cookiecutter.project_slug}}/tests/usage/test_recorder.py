@@ -13,9 +13,11 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from app.api_keys.models import UserApiKey
 from app.core.database import Database
 from app.core.middleware import FinishedRequest
+from app.core.retention import purge
 from app.main import create_app
 from app.settings import Settings
 from app.usage import recorder as recorder_module
+from app.usage import service
 from app.usage.models import ApiKeyUsage
 from app.usage.recorder import UsageRecorder
 from app.usage.settings import UsageSettings
@@ -131,23 +133,35 @@ async def test_counts_of_deleted_keys_are_dropped(database: Database, as_user: A
 
 
 class Failing(Database):
-    """Waits, then fails before the commit or while committing, unless `fails` is None."""
+    """Waits, then fails before the commit or while committing, unless `fails` is None.
 
-    def __init__(self, working: Database, fails: str | None = None, seconds: float = 0) -> None:
+    The first `working_sessions` sessions work.
+    """
+
+    def __init__(
+        self,
+        working: Database,
+        fails: str | None = None,
+        seconds: float = 0,
+        working_sessions: int = 0,
+    ) -> None:
         self.working = working
         self.fails = fails
         self.seconds = seconds
+        self.working_sessions = working_sessions
         self.is_in_use = asyncio.Event()
 
     @asynccontextmanager
     async def session(self, *, read_only: bool = False) -> AsyncIterator[AsyncSession]:
         self.is_in_use.set()
         await asyncio.sleep(self.seconds)
-        if self.fails == "before":
+        self.working_sessions -= 1
+        fails = self.fails if self.working_sessions < 0 else None
+        if fails == "before":
             raise OperationalError("INSERT", {}, Exception("gone"))
         async with self.working.session() as session:
             yield session
-        if self.fails == "while":
+        if fails == "while":
             raise OperationalError("COMMIT", {}, Exception("gone"))
 
 
@@ -173,7 +187,7 @@ async def test_while_the_database_is_down_counts_are_kept_up_to_a_maximum(
         await recorder.flush()
     expected = {(client.key.id, NOON.replace(minute=0), 2, 0) for client in clients[:2]}
     assert {*await counts(database)} == expected
-    assert [one.levelname for one in caplog.records] == ["WARNING", "ERROR"] * 2
+    assert [one.levelname for one in caplog.records] == ["ERROR", "WARNING", "ERROR"]
 
 
 async def test_a_failed_commit_is_not_repeated(
@@ -195,20 +209,59 @@ async def test_hours_older_than_the_retention_are_deleted(
 ) -> None:
     monkeypatch.setenv("USAGE_RETENTION_DAYS", "7")
     me = await as_user()
-    recorder: UsageRecorder = create_app(settings, database).state.usage
+    app = create_app(settings, database)
     hours = [NOON.replace(minute=0) - timedelta(hours=hours) for hours in (169, 168, 167, 0)]
     async with database.session() as session:
         session.add_all(ApiKeyUsage(key_id=me.key.id, start=hour, requests=1) for hour in hours)
     with time_machine.travel(NOON.replace(minute=0), tick=False):
-        await recorder.delete_old()
+        deleted = [step async for step in purge(database, app.state.retention)]
+    assert deleted == [("usage", 1)]
     assert [row[1] for row in await counts(database)] == hours[1:]
 
 
-async def test_deletion_survives_a_database_that_is_down(
-    database: Database, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("fails", ["before", "while"])
+async def test_a_failure_in_the_middle_keeps_the_counts_that_are_not_written(
+    database: Database,
+    as_user: AsUser,
+    monkeypatch: pytest.MonkeyPatch,
+    fails: str,
 ) -> None:
-    await UsageRecorder(UsageSettings(), Failing(database, "before")).delete_old()
-    assert [one.levelname for one in caplog.records] == ["WARNING"]
+    monkeypatch.setattr(recorder_module, "CHUNK", 1)
+    clients = [await as_user() for _ in range(5)]
+    failing = Failing(database, fails, working_sessions=2)
+    recorder = UsageRecorder(UsageSettings(), failing)
+    for client in clients:
+        recorder.record(finished(client.key.id))
+    await recorder.flush()
+    assert len(await counts(database)) == 2 + (fails == "while")
+    failing.fails = None
+    await recorder.flush()
+    assert [row[2] for row in await counts(database)] == [1] * 5
+
+
+async def test_the_recorder_survives_an_unexpected_error(
+    database: Database,
+    as_user: AsUser,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("USAGE_FLUSH_SECONDS", "0.01")
+    me = await as_user()
+    recorder = UsageRecorder(UsageSettings(), database)
+    failed = asyncio.Event()
+
+    async def fail(*_: object) -> None:
+        failed.set()
+        raise LookupError("unexpected")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(service, "add", fail)
+        async with recorder.running():
+            recorder.record(finished(me.key.id))
+            await asyncio.wait_for(failed.wait(), 4)
+            broken.undo()
+    assert [row[2] for row in await counts(database)] == [1]
+    assert "LookupError: unexpected" in caplog.text
 
 
 async def test_counts_are_flushed_every_few_seconds_and_at_shutdown(

@@ -79,6 +79,8 @@ async def test_an_admin_creates_a_user(no_auth: AsyncClient) -> None:
         ({"q": "SEARCH"}, ["Lovelace", "Turing", "Hopper"]),
         ({"q": "gRaCe"}, ["Hopper"]),
         ({"q": "love"}, ["Lovelace"]),
+        ({"q": "éDIT"}, ["Иванова"]),
+        ({"q": "иВа"}, ["Иванова"]),
         ({"q": "%"}, []),
         ({"q": "_"}, []),
         ({"q": "search", "is_active": "true"}, ["Lovelace", "Hopper"]),
@@ -88,9 +90,11 @@ async def test_an_admin_creates_a_user(no_auth: AsyncClient) -> None:
 async def test_users_are_found_by_email_name_and_state(
     no_auth: AsyncClient, query: dict[str, str], names: list[str]
 ) -> None:
-    for number, name in enumerate(("Grace Hopper", "Alan Turing", "Ada Lovelace")):
+    people = ("Grace Hopper", "Alan Turing", "Ada Lovelace")
+    for number, name in enumerate(("Édith Иванова", *people)):
         first, last = name.split()
-        new = {"email": f"{number}@search.com", "first_name": first, "last_name": last}
+        domain = "search.com" if name in people else "example.com"
+        new = {"email": f"{number}@{domain}", "first_name": first, "last_name": last}
         user = (await no_auth.post(USERS, json=new)).json()
         await no_auth.patch(f"{USERS}/{user['id']}", json={"is_active": first != "Alan"})
     found = (await no_auth.get(USERS, params=query)).json()["items"]

@@ -110,15 +110,6 @@ class RateLimiter:
             await self._windows.pool.aclose()
 
 
-def allows_more(limit: str | None, than: str | None) -> bool:
-    """Whether a limit lets more requests pass in some window. None means no limit."""
-    if limit is None or than is None:
-        return than is not None
-    one, other = parse(limit), parse(than)
-    windows = max(1, other.get_expiry() / one.get_expiry())
-    return one.amount * windows > other.amount
-
-
 @lru_cache(1024)
 def _parse(limit: str | None) -> RateLimitItem | None:
     return parse(limit) if limit else None

@@ -122,10 +122,8 @@ class ErrorMiddleware:
         try:
             await self.app(scope, receive, send)
         except Exception:
-            if scope["type"] == "lifespan":
-                raise
             logger.exception("unhandled error")
-            if scope["type"] == "websocket" or "status" in scope["state"]:
+            if scope["type"] != "http" or "status" in scope["state"]:
                 raise  # too late for a response: the server closes the connection
             response = problem(HTTPConnection(scope), InternalError())
             await response(scope, receive, send)

@@ -167,7 +167,7 @@ class Machine(RuleBasedStateMachine):
         created = self.by_command_line(
             lambda session: api_keys.create(session, settings, new, None)
         )
-        key = Key(created.text, user, self.now, new.name, frozenset(scopes))
+        key = Key(created.text.get_secret_value(), user, self.now, new.name, frozenset(scopes))
         self.add_key(key, self.now + DEFAULT_LIFETIME, None)
 
     def usable_keys(self) -> list[Key]:

@@ -32,7 +32,8 @@ from app.core.errors import add_error_handlers
 from app.core.logging import configure_logging
 from app.core.openapi import describe_errors
 from app.core.retention import purge_daily
-from app.core.trailers import drop_trailer_fields
+from app.core.server import configure_uvicorn
+from app.core.types import spellings
 from app.settings import PYPROJECT, Settings, get_settings
 from app.users.router import router as users_router
 
@@ -61,7 +62,7 @@ def create_app(settings: Settings | None = None, database: Database | None = Non
     """By default, the environment and `.env` supply the settings."""
     settings = settings or get_settings()
     configure_logging(settings, key_format.redact)
-    drop_trailer_fields()
+    configure_uvicorn()
 
     app = Api(
         title=settings.project_name,
@@ -106,7 +107,7 @@ def add_middleware(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(middleware.BodyLimitMiddleware, max_bytes=settings.request_body_limit)
     app.add_middleware(middleware.TimeoutMiddleware, seconds=settings.request_timeout_seconds)
     if settings.trusted_proxies:
-        proxies = [str(network) for network in settings.trusted_proxies]
+        proxies = [one for network in settings.trusted_proxies for one in spellings(network)]
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=proxies)
     app.add_middleware(middleware.ErrorMiddleware)
     if settings.cors_origins:

@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.core.types import RateLimit
+from app.core.types import RateLimit, without_mapping
 from app.core.urls import check_database_url, check_origin, check_redis_url
 
 ROOT = Path(__file__).parent.parent
@@ -67,6 +67,7 @@ def _check_peppers(peppers: dict[int, SecretStr]) -> dict[int, SecretStr]:
 
 DatabaseUrl = Annotated[str, AfterValidator(partial(check_database_url, folder=ROOT))]
 RedisUrl = Annotated[str, AfterValidator(check_redis_url)]
+Network = Annotated[IPvAnyNetwork, AfterValidator(without_mapping)]
 Origin = Annotated[str, AfterValidator(check_origin)]
 CommaSeparated = Annotated[list[T], NoDecode, BeforeValidator(_split)]
 Peppers = Annotated[
@@ -112,7 +113,7 @@ class Settings(EnvSettings):
     redis_url: Annotated[RedisUrl | None, Field(repr=False)] = None
     request_body_limit: int = Field(default=65_536, ge=1)
     request_timeout_seconds: float = Field(default=10, gt=0, le=3600)
-    trusted_proxies: CommaSeparated[IPvAnyNetwork] = []
+    trusted_proxies: CommaSeparated[Network] = []
     cors_origins: CommaSeparated[Origin] = []
     docs_enabled: bool | None = None
     log_format: Literal["console", "json"] = "console"

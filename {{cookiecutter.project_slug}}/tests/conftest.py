@@ -204,7 +204,8 @@ async def as_user(app: FastAPI, settings: Settings, database: Database) -> Async
             new_user = UserCreate(email=f"{uuid4().hex}@example.com", is_admin=admin)
             owner = user or await users.create(session, new_user, actor=None)
             new = ApiKeyCreate(name="a key", scopes=scopes, user_id=owner.id)
-            key, api_key = await api_keys.create(session, settings, new, actor=None)
+            key, text = await api_keys.create(session, settings, new, actor=None)
+            api_key = text.get_secret_value()
         headers = {"Authorization": f"Bearer {api_key}"}
         client = KeyClient(transport=ASGITransport(app), base_url="http://test", headers=headers)
         client.user, client.key, client.api_key = owner, key, api_key

@@ -56,7 +56,7 @@ async def count_calls(client: KeyClient, method: str, path: str, body: object) -
     ("method", "path", "body", "max_calls", "max_files"),
     [
         ("GET", "/v1/users/me", None, 27, 10),
-        ("POST", "/v1/api-keys", {"name": "ci", "scopes": ["users:read"]}, 57, 22),
+        ("POST", "/v1/api-keys", {"name": "ci", "scopes": ["users:read"]}, 58, 22),
     ],
 )
 async def test_a_request_calls_few_functions_in_few_files(

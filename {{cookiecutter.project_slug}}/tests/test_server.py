@@ -38,7 +38,7 @@ def create_admin_key(database_url: str) -> str:
             new = ApiKeyCreate(name="server", scopes=[*Scope], user_id=owner.id)
             _, text = await api_keys.create(session, settings, new, None)
         await database.dispose()
-        return text
+        return text.get_secret_value()
 
     return asyncio.run(create())
 

@@ -66,6 +66,8 @@ class UserApiKey(SQLModel, table=True):
     updated_at: datetime = Field(default_factory=utc_now, sa_column_kwargs={"onupdate": utc_now})
     # From the creation or the last renewal until expires_at. Rotation gives it to the new key.
     lifetime_seconds: int | None = Field(default=None, sa_type=BigInteger)
+    # Of the first key in a chain of rotations, which share a rate limit.
+    original_id: str = Field(default="", max_length=16)
     replaced_by: str | None = Field(default=None, max_length=16)
     expires_at: datetime | None = None
     last_used_at: datetime | None = None

@@ -1,15 +1,15 @@
 from datetime import datetime
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import ip_network
 from typing import Annotated, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, Field, StrictBool
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, StrictBool
 
 from app.api_keys.models import Status, UserApiKey
 from app.auth import key_format
 from app.auth.scopes import Scope
 from app.core.pagination import PageQuery
-from app.core.types import Body, FromRow, Integer, Line, Moment, Name, RateLimit
+from app.core.types import Body, FromRow, Integer, Line, Moment, Name, RateLimit, without_mapping
 from app.settings import Settings
 
 EXAMPLE_ID = "4k1z9q0v7m2c8x5b"
@@ -25,18 +25,10 @@ def _network(value: str) -> str:
     try:
         if "%" in value:  # the zone of an IPv6 address has a meaning on one machine only
             raise ValueError
-        return str(_without_mapping(ip_network(value)))
+        return str(without_mapping(ip_network(value)))
     except ValueError:  # its message contains the input
         message = "Input should be a network, for example 203.0.113.0/24 or 2001:db8::/32"
         raise ValueError(message) from None
-
-
-def _without_mapping(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
-    """::ffff:192.0.2.0/120 is 192.0.2.0/24 (RFC 4291, 2.5.5.2). Client addresses are IPv4 too."""
-    mapped = getattr(network.network_address, "ipv4_mapped", None)
-    if mapped is None or network.prefixlen < 96:
-        return network
-    return ip_network((mapped, network.prefixlen - 96))
 
 
 def _unique(scopes: list[Scope]) -> list[Scope]:
@@ -112,7 +104,8 @@ class ApiKeyCreated(ApiKeyRead):
     api_key: str = Field(description="Shown only in this response.", examples=[EXAMPLE_KEY])
 
     @classmethod
-    def of(cls, key: UserApiKey, api_key: str, **more: object) -> Self:
+    def of(cls, key: UserApiKey, text: SecretStr, **more: object) -> Self:
+        api_key = text.get_secret_value()
         fields = {**key.model_dump(), "status": key.status, "api_key": api_key, **more}
         return cls.model_validate(fields)
 

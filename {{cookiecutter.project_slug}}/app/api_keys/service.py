@@ -4,6 +4,7 @@ from math import ceil
 from typing import NamedTuple
 from uuid import UUID
 
+from pydantic import SecretStr
 from sqlalchemy import ColumnElement
 from sqlalchemy import update as update_rows
 from sqlmodel import col, func, select
@@ -52,7 +53,7 @@ class NewKey(NamedTuple):
     """A new key, and its text, which is not stored."""
 
     key: UserApiKey
-    text: str
+    text: SecretStr
 
 
 class LockedKey(NamedTuple):
@@ -115,7 +116,7 @@ def _check_rate_limit(settings: Settings, actor: Caller | None, rate_limit: str)
 
 def _require_scopes_of(key: UserApiKey, actor: Caller | None) -> None:
     """Otherwise a key with few scopes could widen one with more, or receive its successor."""
-    if actor and actor.key_id != key.id:
+    if actor:
         actor.require(*effective_scopes(key.scopes, owner_is_admin=True))
 
 
@@ -136,15 +137,22 @@ async def _check_number_of_keys(
 async def _add(
     session: AsyncSession, settings: Settings, key: UserApiKey, actor: Caller | None
 ) -> NewKey:
-    key.id, text = key_format.generate(settings.api_key_prefix, settings.key_environment)
-    key.hint = key_format.hint(text)
-    key.pepper_id = max(settings.api_key_peppers)
-    pepper = settings.api_key_peppers[key.pepper_id].get_secret_value()
-    key.digest = key_format.digest(pepper, text)
+    text = _generate(settings, key)
     session.add(key)
     await session.flush()
     audit.record(session, Action.API_KEY_CREATED, actor, user_id=key.user_id, key_id=key.id)
     return NewKey(key, text)
+
+
+def _generate(settings: Settings, key: UserApiKey) -> SecretStr:
+    """Not part of `_add`, whose variables an error tracker would report."""
+    key.id, text = key_format.generate(settings.api_key_prefix, settings.key_environment)
+    key.original_id = key.original_id or key.id
+    key.hint = key_format.hint(text)
+    key.pepper_id = max(settings.api_key_peppers)
+    pepper = settings.api_key_peppers[key.pepper_id].get_secret_value()
+    key.digest = key_format.digest(pepper, text)
+    return SecretStr(text)
 
 
 def _wanted_expiry(
@@ -234,6 +242,8 @@ async def update(
             _check_rate_limit(settings, actor, changes.rate_limit)
     if "allowed_cidrs" in wanted and is_wider(changes.allowed_cidrs, key.allowed_cidrs):
         _require_scopes_of(key, actor)
+    if changes.enabled and not key.enabled:
+        _require_scopes_of(key, actor)
     if changed := audit.apply(key, wanted):
         _record(session, Action.API_KEY_UPDATED, locked, changed)
         await session.flush()
@@ -271,7 +281,8 @@ async def rotate(
         raise Conflict("A disabled key cannot be rotated.")
     if key.replaced_by:
         raise Conflict("This key has already been rotated.")
-    _require_scopes_of(key, actor)
+    if actor and actor.key_id != key.id:
+        _require_scopes_of(key, actor)
     now = utc_now()
     old_expiry = now + timedelta(seconds=overlap_seconds)
     if key.expires_at:

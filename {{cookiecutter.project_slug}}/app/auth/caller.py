@@ -15,6 +15,7 @@ class Caller:
     user_id: UUID
     scopes: frozenset[Scope]
     rate_limit: str | None = None
+    original_id: str = ""  # requests are counted by it, so that a rotation does not reset the limit
     expires_at: float = inf  # seconds since 1970
     networks: tuple[IPv4Network | IPv6Network, ...] | None = None
     rejection: type[Unauthorized] | None = None  # why the key cannot be used

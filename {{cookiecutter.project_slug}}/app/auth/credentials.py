@@ -1,5 +1,5 @@
 from collections.abc import Awaitable
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from pydantic import SecretStr
 from starlette.datastructures import QueryParams
@@ -47,6 +47,8 @@ def take_credentials(scope: Scope, locations: list[Location]) -> Credentials:
             headers[index] = (name, redact_bytes(value))
             if "header" in locations:
                 keys.append(SecretStr(value.decode("latin-1").strip(" \t")))
+    if (path := redact(scope["path"])) != scope["path"]:
+        scope["path"], scope["raw_path"] = path, quote(path).encode()
     if scope["query_string"]:
         in_query = take_from_query(scope)
         if "query" in locations:
@@ -56,7 +58,7 @@ def take_credentials(scope: Scope, locations: list[Location]) -> Credentials:
 
 def take_from_query(scope: Scope) -> list[SecretStr]:
     pairs = QueryParams(scope["query_string"]).multi_items()
-    redacted = [(name, redact(value)) for name, value in pairs]
+    redacted = [(redact(name), redact(value)) for name, value in pairs]
     if redacted != pairs:
         scope["query_string"] = urlencode(redacted, safe="*").encode()
     return [SecretStr(value.strip(" \t")) for name, value in pairs if name == "api_key"]

@@ -60,7 +60,7 @@ async def authenticate(connection: HTTPConnection) -> Caller:
         if address is None or not any(address in network for network in caller.networks):
             raise errors.AddressNotAllowed
     state["caller"] = caller  # before the rate limit: requests over it are authenticated too
-    await rate_limiter.count_request(caller.key_id, caller.rate_limit)
+    await rate_limiter.count_request(caller.original_id, caller.rate_limit)
     return caller
 
 

@@ -76,10 +76,12 @@ def hint(text: str) -> str:
     return f"{text.rpartition('_')[0]}…{text[-4:]}"
 
 
-# Of the keys of any project and environment, also if their end is mistyped or missing. The first
-# underscore makes the search fast.
-SECRET = rf"_(?<=_(?:live|test)_[0-9a-z]{{{ID_LENGTH}}}_)[0-9A-Za-z]{{20,}}"
+# Of the keys of any project and environment, also if their end is mistyped or missing, and if their
+# underscores are percent-encoded, even several times.
+UNDERSCORE = "(?:_|%(?:25)*5[Ff])"
+ID = f"[0-9a-z]{{{ID_LENGTH}}}"
+SECRET = f"({UNDERSCORE}(?:live|test){UNDERSCORE}{ID}{UNDERSCORE})[0-9A-Za-z]{{20,}}"
 
 # They return the text with `_***` instead of the secret of each key in it.
-redact: Callable[[str], str] = partial(re.compile(SECRET).sub, "_***")
-redact_bytes: Callable[[bytes], bytes] = partial(re.compile(SECRET.encode()).sub, b"_***")
+redact: Callable[[str], str] = partial(re.compile(SECRET).sub, r"\1***")
+redact_bytes: Callable[[bytes], bytes] = partial(re.compile(SECRET.encode()).sub, rb"\1***")

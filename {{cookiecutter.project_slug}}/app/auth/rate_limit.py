@@ -10,7 +10,6 @@ from typing import Any
 
 from limits import RateLimitItem, parse
 from limits.aio.storage import RedisStorage
-from limits.aio.strategies import FixedWindowRateLimiter
 
 from app.core.errors import RateLimited
 from app.core.middleware import Address
@@ -34,21 +33,22 @@ class MemoryWindows:
 
     def __init__(self) -> None:
         # By kind, so that failures never evict the windows of keys.
-        self._windows: dict[str, dict[tuple[RateLimitItem, str], Window]] = defaultdict(dict)
+        self._windows: dict[str, dict[tuple[int, str], Window]] = defaultdict(dict)
 
     async def hit(self, limit: RateLimitItem, kind: str, name: str) -> float:
         """The seconds until the window ends if the limit is exceeded, otherwise 0."""
         now = time.monotonic()
         windows = self._windows[kind]
-        window = windows.get((limit, name))
+        key = (limit.get_expiry(), name)  # without the amount: a change must not reset the window
+        window = windows.get(key)
         if window is None or window.ends_at <= now:
-            windows.pop((limit, name), None)
+            windows.pop(key, None)
             if len(windows) >= MAX_WINDOWS:
                 running = [one for one in windows.items() if one[1].ends_at > now]
                 # Drop those with the fewest hits, so that others cannot reset an exceeded limit.
                 running.sort(key=lambda one: one[1].hits)
                 windows = self._windows[kind] = dict(running[-MAX_WINDOWS // 2 :])
-            window = windows[limit, name] = Window(now + limit.get_expiry())
+            window = windows[key] = Window(now + limit.get_expiry())
         window.hits += 1
         return window.ends_at - now if window.hits > limit.amount else 0
 
@@ -69,16 +69,16 @@ class RedisWindows:
         )
         # limits passes the pool on to redis-py, although its annotation does not allow that.
         options: dict[str, Any] = {"implementation": "redispy", "connection_pool": self.pool}
-        storage = RedisStorage("async+redis://", wrap_exceptions=True, **options)
-        self._windows = FixedWindowRateLimiter(storage)
+        self._storage = RedisStorage("async+redis://", wrap_exceptions=True, **options)
 
     async def hit(self, limit: RateLimitItem, kind: str, name: str) -> float:
         """As in MemoryWindows. Raises StorageError if Redis is down."""
-        if await self._windows.hit(limit, kind, name):
+        seconds = limit.get_expiry()
+        key = f"LIMITER/{kind}/{name}/{seconds}"  # as in MemoryWindows
+        if await self._storage.incr(key, seconds) <= limit.amount:
             return 0
-        stats = await self._windows.get_window_stats(limit, kind, name)
-        wait = stats.reset_time - time.time()
-        return min(max(1, wait), limit.get_expiry())  # the wall clock may have been set back
+        wait = await self._storage.get_expiry(key) - time.time()
+        return min(max(1, wait), seconds)  # the wall clock may have been set back
 
 
 class RateLimiter:
@@ -91,10 +91,10 @@ class RateLimiter:
         if settings.redis_url:
             self._windows = RedisWindows(settings.redis_url)
 
-    async def count_request(self, key_id: str, own_limit: str | None) -> None:
+    async def count_request(self, original_id: str, own_limit: str | None) -> None:
         """Raises RateLimited. The key's own limit replaces the default."""
         limit = _parse(own_limit) or self._default
-        if limit and (wait := await self._windows.hit(limit, "key", key_id)):
+        if limit and (wait := await self._windows.hit(limit, "key", original_id)):
             raise RateLimited("key", limit.amount, limit.get_expiry(), ceil(wait))
 
     async def count_failure(self, address: Address | None) -> None:

@@ -54,6 +54,7 @@ def caller_of(row: KeyRow) -> Caller:
         user_id=row.user_id,
         scopes=effective_scopes(row.scopes, owner_is_admin=row.is_admin),
         rate_limit=row.rate_limit,
+        original_id=row.original_id,
         expires_at=row.expires_at.timestamp() if row.expires_at else inf,
         networks=row.allowed_cidrs and tuple(map(ip_network, row.allowed_cidrs)),
         rejection=rejection,

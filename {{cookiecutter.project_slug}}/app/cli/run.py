@@ -64,7 +64,7 @@ def run_in_sessions(work: Callable[[Database], Awaitable[T]]) -> T:
 
 
 def say(message: str) -> None:
-    print(message, file=sys.stderr)
+    print(_printable(message), file=sys.stderr)
 
 
 def fail(message: str) -> NoReturn:
@@ -75,7 +75,8 @@ def fail(message: str) -> NoReturn:
 def print_key(new: NewKey, as_json: bool) -> None:
     key, text = new
     created = ApiKeyCreated.of(key, text)
-    print(created.model_dump_json(indent=2, ensure_ascii=True) if as_json else text)
+    as_text = text.get_secret_value()
+    print(created.model_dump_json(indent=2, ensure_ascii=True) if as_json else as_text)
 
 
 async def print_query(
@@ -120,7 +121,10 @@ def print_rows(rows: Sequence[BaseModel], columns: Sequence[str], as_json: bool)
 def _cell(value: object) -> str:
     if isinstance(value, list):
         value = " ".join(map(str, value))
-    text = "" if value is None else str(value)
-    # Control and format characters can move the cursor, or reverse the text after them.
+    return "" if value is None else _printable(str(value))
+
+
+def _printable(text: str) -> str:
+    """Without control and format characters, which can move the cursor or reverse text."""
     unsafe = ("C", "Zl", "Zp")  # categories of Unicode
     return "".join("�" if unicodedata.category(one).startswith(unsafe) else one for one in text)

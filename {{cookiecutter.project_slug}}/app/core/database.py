@@ -48,10 +48,15 @@ def create_engine(
     recreates it, which would delete the rows that refer to it.
     `for_lookups`: no transactions, and no checks that a connection is still alive.
     """
+    connect_args: dict[str, object]
     on_postgresql = make_url(url).get_backend_name() == "postgresql"
     if on_postgresql:
-        options = "-c timezone=UTC " + ("" if for_migrations else TIMEOUTS)
-        connect_args = {"connect_timeout": 5, "options": options}
+        query = make_url(url).query
+        options = f"-c timezone=UTC {'' if for_migrations else TIMEOUTS} {query.get('options', '')}"
+        connect_args = {
+            "connect_timeout": query.get("connect_timeout", 5),
+            "options": options,
+        }
     else:
         connect_args = {"timeout": 60 if for_migrations else 5, "isolation_level": None}
     engine = create_async_engine(

@@ -1,7 +1,6 @@
 import json
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import TracebackType
@@ -66,11 +65,14 @@ class RedactingFactory:
         if isinstance(record.args, tuple):  # uvicorn's formatter reads them
             texts = [self._redact(one) if isinstance(one, str) else one for one in record.args]
             record.args = tuple(texts)
-        with suppress(Exception):  # wrong arguments: the handlers report them
+        try:
             message = record.getMessage()
-            redacted = self._redact(message)
-            if redacted != message:
-                record.msg, record.args = redacted, None
+        except Exception:  # wrong arguments: the report of the handlers would contain them
+            message = f"{record.msg} {record.args}"
+            record.msg, record.args = self._redact(message), None
+        redacted = self._redact(message)
+        if redacted != message:
+            record.msg, record.args = redacted, None
         if record.exc_info:
             self._redact_exception(record, record.exc_info)
         return record

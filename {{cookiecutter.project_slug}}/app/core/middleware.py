@@ -17,6 +17,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
 from uuid import UUID, uuid4
 
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -79,14 +80,13 @@ class RequestMiddleware:
             # A rejected WebSocket gets an HTTP response too.
             if message["type"] in {"http.response.start", "websocket.http.response.start"}:
                 state["status"] = message["status"]
-                headers = [*message["headers"], (b"x-request-id", request_id.encode())]
-                headers.append((b"x-content-type-options", b"nosniff"))
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                headers["x-content-type-options"] = "nosniff"
+                if "is_protected" in state:
+                    headers["cache-control"] = "no-store"
                 # The default, because many errors come from before the caller is known.
-                if "is_protected" in state or not any(
-                    name == b"cache-control" for name, _ in headers
-                ):
-                    headers.append((b"cache-control", b"no-store"))
-                message["headers"] = headers
+                headers.setdefault("cache-control", "no-store")
             await send(message)
 
         app: ASGIApp = self.app

@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from itertools import islice
 from typing import Annotated
 
@@ -52,6 +53,21 @@ def _to_utc(moment: datetime) -> datetime:
 
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_require_rfc_3339), AfterValidator(_to_utc)]
+
+
+def without_mapping(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
+    """::ffff:192.0.2.0/120 is 192.0.2.0/24 (RFC 4291, 2.5.5.2)."""
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is None or network.prefixlen < 96:
+        return network
+    return ip_network((mapped, network.prefixlen - 96))
+
+
+def spellings(network: IPv4Network | IPv6Network) -> list[str]:
+    """A network, for IPv4 also as a socket for both versions shows it."""
+    if isinstance(network, IPv6Network):
+        return [f"{network}"]
+    return [f"{network}", f"::ffff:{network.network_address}/{network.prefixlen + 96}"]
 
 
 def _to_int(value: object) -> object:

@@ -50,7 +50,9 @@ def check_redis_url(value: str) -> str:
     value = re.sub("^valkey", "redis", value)
     try:
         url = urlsplit(value)
-        is_valid = bool(url.path if url.scheme == "unix" else url.hostname and url.port != 0)
+        is_server = url.hostname and url.port != 0 and re.fullmatch(r"/?\d{0,5}", url.path)
+        is_valid = bool(url.path if url.scheme == "unix" else is_server)
+        is_valid = is_valid and not url.query and not url.fragment
     except ValueError:  # the port
         is_valid = False
     if not is_valid or url.scheme not in {"redis", "rediss", "unix"}:

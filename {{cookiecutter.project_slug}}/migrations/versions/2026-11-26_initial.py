@@ -54,6 +54,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("lifetime_seconds", sa.BigInteger(), nullable=True),
+        sa.Column("original_id", sa.String(length=16), nullable=False),
         sa.Column("replaced_by", sa.String(length=16), nullable=True),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True),

@@ -74,6 +74,7 @@ WIDER = [
     ("PATCH", "", {"rate_limit": None}),
     ("PATCH", "", {"allowed_cidrs": ["127.0.0.0/8"]}),
     ("PATCH", "", {"allowed_cidrs": None}),
+    ("PATCH", "", {"enabled": True}),
     ("POST", "/renew", {"expires_at": "2100-01-01T00:00:00Z"}),
     ("POST", "/renew", {"expires_at": None}),
     ("POST", "/rotate", None),
@@ -102,6 +103,8 @@ async def test_widening_a_key_requires_its_scopes(
     writer = await as_user(user=me.user, scopes=[Scope.API_KEYS_WRITE])
     narrow = await narrow_key(me, as_user, change_key)
     url = f"{KEYS}/{narrow.key.id}{path}"
+    if body == {"enabled": True}:
+        await writer.patch(url, json={"enabled": False})
     response = await writer.request(method, url, json=body)
     assert response.json()["detail"] == "This API key lacks the scope users:read."
     assert (await me.request(method, url, json=body)).is_success
@@ -142,3 +145,15 @@ async def test_without_a_default_limit_no_limit_is_above_it(as_user: AsUser) -> 
     me = await as_user()
     response = await me.patch(f"{KEYS}/current", json={"rate_limit": "999999999/second"})
     assert response.is_success
+
+
+async def test_a_demoted_admin_cannot_widen_a_key_with_admin(
+    as_user: AsUser, change_key: ChangeKey
+) -> None:
+    admin, demoted = await as_user(admin=True), await as_user(admin=True)
+    await change_key(demoted.key, expires_at=LATE)
+    await admin.patch(f"/v1/users/{demoted.user.id}", json={"is_admin": False})
+    later = {"expires_at": "2100-01-01T00:00:00Z"}
+    response = await demoted.post(f"{KEYS}/current/renew", json=later)
+    assert response.json()["detail"] == "This API key lacks the scope admin."
+    assert (await demoted.post(f"{KEYS}/current/rotate")).status_code == 201

@@ -79,3 +79,13 @@ def test_any_other_text_is_malformed(text: str) -> None:
 
 def test_the_hint_shows_only_the_last_four_characters_of_the_secret() -> None:
     assert key_format.hint(KEY) == f"acme_live_4k1z9q0v7m2c8x5b…{KEY[-4:]}"
+
+
+@pytest.mark.parametrize("underscore", ["_", "%5F", "%5f", "%255F", "%25255f"])
+def test_the_secret_is_redacted_however_its_key_is_encoded(underscore: str) -> None:
+    text = key_format.generate("acme", "live").text
+    start, secret = text[:-49], text[-49:]
+    start, encoded = (one.replace("_", underscore) for one in (start, text))
+    assert key_format.redact(f"?{encoded}=1 {encoded}") == f"?{start}***=1 {start}***"
+    assert key_format.redact_bytes(encoded.encode()) == f"{start}***".encode()
+    assert secret not in key_format.redact(encoded)

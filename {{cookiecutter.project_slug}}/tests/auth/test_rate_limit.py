@@ -10,8 +10,7 @@ import pytest
 import time_machine
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient, Response
-from limits import WindowStats
-from limits.aio.strategies import FixedWindowRateLimiter
+from limits.aio.storage import RedisStorage
 
 from app.auth import key_format, rate_limit
 from app.auth.rate_limit import RateLimiter
@@ -120,10 +119,26 @@ async def test_exactly_as_many_concurrent_requests_pass_as_the_limit_allows(
     assert (await asyncio.gather(*requests)).count(None) == 10
 
 
-async def test_a_changed_limit_applies_at_once(limiter: RateLimiter) -> None:
-    for limit in ("1/day", "1/minute"):
-        assert await retry_after(limiter, "key", limit) is None
-        assert await retry_after(limiter, "key", limit)
+async def test_a_changed_limit_applies_at_once_to_the_requests_so_far(limiter: RateLimiter) -> None:
+    passed = [await retry_after(limiter, "key", f"{limit}/minute") for limit in (2, 3, 2, 1, 5)]
+    assert [wait is None for wait in passed] == [True, True, False, False, True]
+
+
+async def test_a_rotation_does_not_reset_the_limit(
+    app: FastAPI, as_user: AsUser, client: AsyncClient
+) -> None:
+    me = await as_user(scopes=[])
+    api_key = me.api_key
+    app.state.rate_limiter = RateLimiter(make_settings(rate_limit="3/minute"))
+    statuses = []
+    for _ in range(3):
+        headers = {"Authorization": f"Bearer {api_key}"}
+        rotated = await client.post("/v1/api-keys/current/rotate", headers=headers)
+        statuses.append(rotated.status_code)
+        api_key = rotated.json()["api_key"]
+    headers = {"Authorization": f"Bearer {api_key}"}
+    statuses.append((await client.get(ME, headers=headers)).status_code)
+    assert statuses == [201, 201, 201, 429]
 
 
 async def test_a_clock_that_is_set_back_does_not_lengthen_the_wait(limiter: RateLimiter) -> None:
@@ -213,9 +228,9 @@ async def test_the_wait_comes_from_the_shared_window(
     monkeypatch: pytest.MonkeyPatch, seconds: int, waits: set[int]
 ) -> None:
     """The library's answers are replaced, so that no Redis is needed."""
-    monkeypatch.setattr(FixedWindowRateLimiter, "hit", AsyncMock(side_effect=[True, False]))
-    stats = WindowStats(reset_time=time.time() + seconds, remaining=0)
-    monkeypatch.setattr(FixedWindowRateLimiter, "get_window_stats", AsyncMock(return_value=stats))
+    monkeypatch.setattr(RedisStorage, "incr", AsyncMock(side_effect=[1, 2]))
+    expiry = AsyncMock(return_value=time.time() + seconds)
+    monkeypatch.setattr(RedisStorage, "get_expiry", expiry)
     limiter = RateLimiter(make_settings(redis_url=UNAVAILABLE))
     async with limiter.running():
         assert await retry_after(limiter, "a key", "1/minute") is None

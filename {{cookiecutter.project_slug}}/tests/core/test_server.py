@@ -5,14 +5,14 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from app.core.trailers import drop_trailer_fields
+from app.core.server import configure_uvicorn
 
 REQUEST = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n"
 TRAILER = b"Authorization: b\r\nX-Forwarded-For: b\r\nCookie: b\r\nHost: b\r\n\r\n"
 
 
 async def test_the_app_sees_no_trailer_field_even_after_it_has_read_the_body() -> None:
-    drop_trailer_fields()
+    configure_uvicorn()
     scopes: asyncio.Queue[Scope] = asyncio.Queue()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

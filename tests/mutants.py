@@ -325,7 +325,7 @@ WRITES = [
         "auth/test_confirmation.py",
         (
             "creates keys for a caller that it does not confirm",
-            "    actor = await confirm_caller(session, actor, Scope.API_KEYS_WRITE, user_ids=[owner_id])\n",
+            "    actor = await confirm_caller(session, actor, *scopes, user_ids=[owner_id])\n",
             "",
         ),
         (
@@ -394,10 +394,8 @@ WRITES = [
         "test_concurrency.py",
         (
             "locks the key before its owner",
-            "await session.exec(select(UserApiKey.user_id).where(UserApiKey.id == key_id))\n",
-            "await session.exec(\n"
-            "            select(UserApiKey.user_id).where(UserApiKey.id == key_id).with_for_update()\n"
-            "        )\n",
+            "    owner_id = (await session.exec(owner)).first()\n",
+            "    owner_id = (await session.exec(owner.with_for_update())).first()\n",
         ),
         on_postgresql=True,
     ),
@@ -1146,6 +1144,35 @@ PROCESS = [
         ("starts with trailer fields as headers", "    configure_uvicorn()\n", ""),
     ),
     *mutants(
+        "app/core/server.py",
+        "test_server.py",
+        (
+            "lets every process on its machine forge its address",
+            "    uvicorn.config.ProxyHeadersMiddleware = _no_proxy_headers",
+            "    _ = _no_proxy_headers",
+        ),
+    ),
+    *mutants(
+        KEYS_SERVICE,
+        "test_secrets.py",
+        (
+            "has new keys in variables that an error tracker reports",
+            "    text = _generate(settings, key)\n",
+            "    text = _generate(settings, key)\n    plain = text.get_secret_value()  # noqa: F841\n",
+        ),
+    ),
+    *mutants(
+        "app/auth/credentials.py",
+        "core/test_errors.py",
+        ("repeats a key in a path", 'if (path := redact(scope["path"])) != scope["path"]:', "if False:"),
+    ),
+    *mutants(
+        DATABASE,
+        "core/test_database.py",
+        ("drops the options of the URL", "{query.get('options', '')}", ""),
+        on_postgresql=True,
+    ),
+    *mutants(
         MIDDLEWARE,
         "core/test_middleware.py",
         ("accepts requests without a Host", 'if b"host" not in names and', "if False and"),
@@ -1199,7 +1226,7 @@ PROCESS = [
         "core/test_cors.py",
         (
             "rejects preflights with plain text",
-            "response if response.status_code == 200 else RejectedPreflight()",
+            "response if is_allowed else RejectedPreflight(headers=dict(response.headers))",
             "response",
         ),
         ("hides its headers from pages of other origins", "            expose_headers=EXPOSED_HEADERS,\n", ""),

@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 import sentry_sdk
@@ -19,6 +19,7 @@ from sentry_sdk.envelope import Envelope
 from sentry_sdk.transport import Transport
 from sqlalchemy.exc import OperationalError
 from sqlmodel import SQLModel
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from app.api_keys import service
 from app.auth import key_format
@@ -211,3 +212,23 @@ async def test_no_key_is_in_an_event_of_sentry(
     assert len(sentry.events) >= 9
     assert me.key.id in repr(sentry.events)
     assert me.api_key.rpartition("_")[2] not in repr(sentry.events)
+
+
+async def test_neither_a_new_key_nor_a_pepper_is_in_an_event_of_sentry(
+    as_user: AsUser, sentry: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    me = await as_user()
+    new_keys = []
+    generate = key_format.generate
+
+    def remembering(*arguments: str) -> key_format.NewKey:
+        new_keys.append(generate(*arguments))
+        return new_keys[-1]
+
+    monkeypatch.setattr(key_format, "generate", remembering)
+    monkeypatch.setattr(AsyncSession, "flush", AsyncMock(side_effect=LookupError))
+    await me.post("/v1/api-keys", json={"name": "ci", "scopes": []})
+    [new_key] = new_keys
+    assert new_key.id in repr(sentry.events)
+    assert new_key.text.rpartition("_")[2] not in repr(sentry.events)
+    assert PEPPER not in repr(sentry.events)

@@ -141,6 +141,21 @@ def test_a_trailer_field_is_not_a_header(
             assert "trailer" not in response_head
 
 
+@pytest.mark.parametrize(
+    "command", [["uvicorn", "app.main:app"], ["fastapi", "run"]], ids=["uvicorn", "fastapi"]
+)
+def test_a_process_on_the_same_machine_cannot_forge_its_address(
+    make_database: MakeDatabase, command: list[str]
+) -> None:
+    url = make_database()
+    api_key = create_admin_key(url)
+    with running(url, command, api_key) as (client, _):
+        only_from_here = {"allowed_cidrs": ["127.0.0.0/8"]}
+        assert client.patch("/v1/api-keys/current", json=only_from_here).status_code == 200
+        forged = {"X-Forwarded-For": "203.0.113.9"}
+        assert client.get("/v1/users/me", headers=forged).status_code == 200
+
+
 UPGRADE = {
     "Upgrade": "websocket",
     "Connection": "Upgrade",

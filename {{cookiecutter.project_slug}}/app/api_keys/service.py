@@ -71,9 +71,11 @@ async def create(
         if actor is None:
             raise InvalidInput(("/body/user_id", "Field required"))
         owner_id = actor.user_id
-    actor = await confirm_caller(session, actor, Scope.API_KEYS_WRITE, user_ids=[owner_id])
+    scopes = [Scope.API_KEYS_WRITE]
     if actor and owner_id != actor.user_id:
-        actor.require(Scope.ADMIN)
+        scopes.append(Scope.ADMIN)
+        actor.require(Scope.ADMIN)  # before the row of another user is locked
+    actor = await confirm_caller(session, actor, *scopes, user_ids=[owner_id])
     await _check_scopes(session, actor, owner_id, new.scopes)
     if new.rate_limit:
         _check_rate_limit(settings, actor, new.rate_limit)
@@ -211,9 +213,8 @@ async def lock(
     session: AsyncSession, key_id: str, actor: Caller | None, *scopes: Scope
 ) -> LockedKey:
     """Lock the key and its owner, and confirm the actor, who must have the scopes."""
-    owner_id = (
-        await session.exec(select(UserApiKey.user_id).where(UserApiKey.id == key_id))
-    ).first()
+    owner = select(UserApiKey.user_id).where(UserApiKey.id == key_id, *_visible_to(actor))
+    owner_id = (await session.exec(owner)).first()
     user_ids = [] if owner_id is None else [owner_id]
     actor = await confirm_caller(session, actor, *scopes, user_ids=user_ids)
     visible = select(UserApiKey).where(UserApiKey.id == key_id, *_visible_to(actor))

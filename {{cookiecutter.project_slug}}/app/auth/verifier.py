@@ -65,7 +65,6 @@ class Verifier:
     """Finds the caller for a key. docs/security.md explains the order of the checks."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
-        self.locations = settings.api_key_locations
         self.cache = KeyCache(database, settings.api_key_cache_seconds)
         self._prefix = settings.api_key_prefix
         self._environment = settings.key_environment

@@ -6,6 +6,7 @@ Results go to stdout and messages to stderr: `KEY=$(python -m app keys create â€
 import typer
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy.exc import DBAPIError
 
 from app.api_keys.service import create_first_admin
@@ -32,6 +33,8 @@ def start(email: Email, as_json: AsJson = False) -> None:
         command.upgrade(Config(toml_file=ROOT / "pyproject.toml"), "head")
     except DBAPIError as error:
         fail(f"The database cannot be migrated: {error.orig}")
+    except CommandError as error:  # for example, an older version of the app was deployed
+        fail(f"The database cannot be migrated: {error}")
     if new := run(lambda session: create_first_admin(session, get_settings(), email)):
         say(f"Created the admin {email}. This key is not shown again:")
         print_key(new, as_json)

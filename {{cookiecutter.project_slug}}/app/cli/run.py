@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn, TypeVar
 import typer
 from pydantic import BaseModel, ValidationError
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 from sqlalchemy.exc import DBAPIError
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -56,7 +56,10 @@ def run_in_sessions(work: Callable[[Database], Awaitable[T]]) -> T:
     except ApiError as error:
         fail(error.detail)
     except DBAPIError as error:
-        fail(f"The database failed: {error.orig} (is it migrated? alembic upgrade head)")
+        message = str(error.orig)
+        if "no such table" in message or "does not exist" in message:
+            message += " Is it migrated? Run `alembic upgrade head`."
+        fail(f"The database failed: {message}")
     except ValidationError as error:
         for one in error.errors():
             say(f"{'.'.join(map(str, one['loc']))}: {one['msg']}")
@@ -112,7 +115,7 @@ def print_rows(rows: Sequence[BaseModel], columns: Sequence[str], as_json: bool)
         for row in cells:
             print("\t".join(row))
     else:
-        table = Table(*columns)
+        table = Table(*(Column(name, no_wrap=name == "id", overflow="fold") for name in columns))
         for row in cells:
             table.add_row(*map(Text, row))  # in a str, rich would expand [red] and :warning:
         Console().print(table)

@@ -30,11 +30,13 @@ class CorsMiddleware(CORSMiddleware):
 
     def preflight_response(self, request_headers: Headers) -> Response:
         response = super().preflight_response(request_headers)
-        return response if response.status_code == 200 else RejectedPreflight()
+        is_allowed = response.status_code == 200
+        return response if is_allowed else RejectedPreflight(headers=dict(response.headers))
 
 
 class RejectedPreflight(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         error = InvalidRequest("This origin or method is not allowed (CORS).")
-        response = problem(HTTPConnection(scope), error, {"Vary": "Origin"})
+        of_cors = {n: v for n, v in self.headers.items() if not n.startswith("content-")}
+        response = problem(HTTPConnection(scope), error, of_cors)
         await response(scope, receive, send)

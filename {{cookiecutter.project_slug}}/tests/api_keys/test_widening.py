@@ -3,10 +3,17 @@
 from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import event
 
+from app.api_keys import service
+from app.api_keys.schemas import ApiKeyCreate, ApiKeyRenew
 from app.api_keys.widening import is_higher, is_later, is_wider
+from app.auth.caller import Caller
 from app.auth.scopes import Scope
-from tests.conftest import AsUser, ChangeKey, KeyClient
+from app.core.database import Database
+from app.core.errors import InsufficientScope, NotFound
+from app.settings import Settings
+from tests.conftest import AsUser, ChangeKey, KeyClient, make_settings
 
 KEYS = "/v1/api-keys"
 EARLY, LATE = datetime(2030, 1, 1, tzinfo=UTC), datetime(2030, 1, 2, tzinfo=UTC)
@@ -157,3 +164,29 @@ async def test_a_demoted_admin_cannot_widen_a_key_with_admin(
     response = await demoted.post(f"{KEYS}/current/renew", json=later)
     assert response.json()["detail"] == "This API key lacks the scope admin."
     assert (await demoted.post(f"{KEYS}/current/rotate")).status_code == 201
+
+
+async def test_the_command_line_can_widen_every_key(
+    as_user: AsUser, database: Database, settings: Settings
+) -> None:
+    me = await as_user()
+    async with database.session() as session:
+        locked = await service.lock(session, me.key.id, None)
+        renewed = await service.renew(session, settings, locked, ApiKeyRenew(expires_at=None))
+    assert renewed.expires_at is None
+
+
+async def test_a_key_of_another_user_is_not_locked(as_user: AsUser, database: Database) -> None:
+    me, other = await as_user(), await as_user()
+    caller = Caller(me.key.id, me.user.id, frozenset(Scope) - {Scope.ADMIN})
+    statements: list[object] = []
+    event.listen(
+        database.engine.sync_engine, "before_cursor_execute", lambda *one: statements.append(one[3])
+    )
+    async with database.session() as session:
+        with pytest.raises(NotFound):
+            await service.lock(session, other.key.id, caller)
+        new = ApiKeyCreate(name="ci", scopes=[], user_id=other.user.id)
+        with pytest.raises(InsufficientScope):
+            await service.create(session, make_settings(), new, caller)
+    assert other.user.id.hex not in repr(statements).replace("-", "")

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Row
+from sqlalchemy import Row, text
 from sqlmodel import col, select
 from typer.core import TyperGroup
 from typer.main import get_group
@@ -189,6 +189,32 @@ def test_a_database_that_is_not_migrated_is_reported(run: Run) -> None:
     result = run("users", "list")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "alembic upgrade head" in result.stderr
+
+
+def test_a_database_that_cannot_be_opened_is_reported(
+    run: Run, environment: pytest.MonkeyPatch
+) -> None:
+    environment.setenv("DATABASE_URL", "sqlite:////nowhere/app.db")
+    get_settings.cache_clear()
+    result = run("users", "list")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "unable to open database file" in result.stderr
+    assert "alembic" not in result.stderr
+
+
+def test_a_newer_database_is_reported(started: Run) -> None:
+    async def migrate_further() -> None:
+        database = Database(get_settings().database_url)
+        async with database.session() as session:
+            newer = text("UPDATE alembic_version SET version_num = 'newer'")
+            await (await session.connection()).execute(newer)
+        await database.dispose()
+
+    asyncio.run(migrate_further())
+    result = started("start", ADMIN)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "cannot be migrated" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_a_database_that_is_down_is_reported(run: Run, environment: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,10 @@ async def test_only_pages_of_the_configured_origins_may_call(client: AsyncClient
     rejected = await client.options("/v1/users/me", headers=other)
     assert is_problem(rejected, 400, "invalid_request")
     assert "access-control-allow-origin" not in rejected.headers
+    trace = {"Origin": ORIGIN, "Access-Control-Request-Method": "TRACE"}
+    rejected_method = await client.options("/v1/users/me", headers=trace)
+    assert is_problem(rejected_method, 400, "invalid_request")
+    assert rejected_method.headers["access-control-allow-origin"] == ORIGIN
     for response in (allowed, rejected):
         assert response.headers["x-content-type-options"] == "nosniff"
         assert response.headers["x-request-id"]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from alembic import command
 from sqlalchemy import Engine, event, false, literal, literal_column, text
+from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import (
     DBAPIError,
@@ -23,7 +24,7 @@ from app.core.database import SESSION_CONNECTIONS, Database
 from app.users import service as users
 from app.users.models import User
 from app.users.schemas import UserCreate
-from tests.conftest import AsUser, alembic_config
+from tests.conftest import TEST_DATABASE_URL, AsUser, alembic_config
 
 ONE = select(literal(1))
 
@@ -193,3 +194,12 @@ async def test_a_lookup_that_fails_is_not_repeated(real_database: Database) -> N
         await real_database.fetch_all(select(literal_column("nothing")))
     event.remove(Engine, "before_cursor_execute", count)
     assert len(statements) == 1
+
+
+@pytest.mark.skipif(TEST_DATABASE_URL is None, reason="TEST_DATABASE_URL is not set")
+async def test_the_options_in_the_url_are_kept(database_url: str) -> None:
+    url = make_url(database_url).update_query_dict({"options": "-c search_path=tenant"})
+    database = Database(url.render_as_string(hide_password=False))
+    for setting, value in (("search_path", "tenant"), ("timezone", "UTC")):
+        assert (await database.fetch_all(text(f"SHOW {setting}")))[0][0] == value
+    await database.dispose()

@@ -123,6 +123,13 @@ async def test_a_validation_error_echoes_neither_values_nor_long_names(as_user: 
     assert pointers == {"/body/name", "/body/…", "/body/a~1b~0c"}
 
 
+async def test_a_key_in_a_path_is_not_echoed(as_user: AsUser) -> None:
+    me = await as_user()
+    response = await me.get(f"{KEYS}/{me.api_key}")
+    assert is_problem(response, 422, "invalid_input")
+    assert me.api_key.rpartition("_")[2] not in response.text
+
+
 async def test_a_response_lists_20_errors_at_most(as_user: AsUser) -> None:
     body = {f"field{number}": 1 for number in range(1000)}
     response = await (await as_user()).post(KEYS, json=body)

@@ -203,7 +203,12 @@ async def test_the_forwarded_address_is_ignored_by_default(
 
 @pytest.mark.parametrize(
     "settings",
-    [{"log_format": "json", "trusted_proxies": "10.0.0.1/32, ::ffff:198.51.100.0/120"}],
+    [
+        {
+            "log_format": "json",
+            "trusted_proxies": "10.0.0.1/32, ::ffff:198.51.100.0/120, 2001:db8::/32",
+        }
+    ],
     indirect=True,
 )
 @pytest.mark.parametrize(
@@ -211,6 +216,8 @@ async def test_the_forwarded_address_is_ignored_by_default(
     [
         ("10.0.0.1", "192.0.2.1"),
         ("::ffff:10.0.0.1", "192.0.2.1"),
+        ("2001:db8::1", "192.0.2.1"),
+        ("198.51.100.7", "192.0.2.1"),
         ("10.0.0.2", "10.0.0.2"),
         ("::ffff:10.0.0.2", "10.0.0.2"),
     ],

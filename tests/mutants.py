@@ -1275,7 +1275,7 @@ PROCESS = [
     *mutants(
         "app/cli/run.py",
         "cli/test_cli.py",
-        ("expands markup and emoji in tables", "*map(Text, row)", "*row"),
+        ("expands markup and emoji in tables", "Console(markup=False, emoji=False)", "Console()"),
         ("prints characters that reverse text", 'unsafe = ("C", "Zl", "Zp")', 'unsafe = ("Cc", "Zl", "Zp")'),
         ("prints characters that reverse text in JSON", ", ensure_ascii=True", ""),
     ),

@@ -9,7 +9,6 @@ import typer
 from pydantic import BaseModel, ValidationError
 from rich.console import Console
 from rich.table import Column, Table
-from rich.text import Text
 from sqlalchemy.exc import DBAPIError
 from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
@@ -117,8 +116,8 @@ def print_rows(rows: Sequence[BaseModel], columns: Sequence[str], as_json: bool)
     else:
         table = Table(*(Column(name, no_wrap=name == "id", overflow="fold") for name in columns))
         for row in cells:
-            table.add_row(*map(Text, row))  # in a str, rich would expand [red] and :warning:
-        Console().print(table)
+            table.add_row(*row)
+        Console(markup=False, emoji=False).print(table)
 
 
 def _cell(value: object) -> str:

@@ -28,7 +28,7 @@ async def test_ready_while_the_database_is_migrated(client: AsyncClient) -> None
     assert (response.status_code, response.json()) == (200, {"status": "ok"})
 
 
-async def test_the_readiness_probe_queries_the_database_once_a_second(
+async def test_the_readiness_probe_queries_the_database_ten_times_a_second_at_most(
     app: FastAPI, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Mock(monotonic=Mock(return_value=1000.0))
@@ -40,7 +40,7 @@ async def test_the_readiness_probe_queries_the_database_once_a_second(
         assert {response.status_code for response in responses} == {200}
         assert (await client.get("/health/ready")).status_code == 200
         assert fetch_all.await_count == queries
-        clock.monotonic.return_value += 1.01
+        clock.monotonic.return_value += 0.11
 
 
 @pytest.fixture

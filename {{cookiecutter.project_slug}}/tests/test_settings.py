@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr, ValidationError
+from sqlalchemy.engine import make_url
 
 from app.settings import ROOT, Settings, get_settings, load_settings
 from tests import PEPPER
@@ -44,7 +45,6 @@ def test_settings_are_read_once(environment: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("sqlite:///./app.db", f"sqlite+aiosqlite:///{ROOT / 'app.db'}"),
         ("sqlite:////srv/app.db", "sqlite+aiosqlite:////srv/app.db"),
         ("postgres://me:p%40ss@host/db", "postgresql+psycopg://me:p%40ss@host/db"),
         ("postgresql://host/db", "postgresql+psycopg://host/db"),
@@ -54,6 +54,11 @@ def test_settings_are_read_once(environment: pytest.MonkeyPatch) -> None:
 )
 def test_a_database_url_gets_the_driver_of_the_app(url: str, expected: str) -> None:
     assert make_settings(database_url=url).database_url == expected
+
+
+def test_a_sqlite_file_is_relative_to_the_project() -> None:
+    url = make_url(make_settings(database_url="sqlite:///./app.db").database_url)
+    assert (url.drivername, url.database) == ("sqlite+aiosqlite", str(ROOT / "app.db"))
 
 
 def test_valkey_is_redis_and_origins_are_those_that_browsers_send() -> None:

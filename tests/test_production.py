@@ -249,6 +249,7 @@ def test_while_postgresql_is_frozen_requests_get_503_within_the_timeout_and_the_
 ) -> None:
     instance = serve(postgresql_store, REQUEST_TIMEOUT_SECONDS=TIME_OUT)
     assert is_back(instance)
+    time.sleep(0.2)  # a readiness response can be a tenth of a second old
     with cluster.frozen():
         all_unavailable(instance, within=TIME_OUT)
         all_unavailable(instance, within=TIME_OUT)

@@ -3,15 +3,20 @@ PYTHON ?= python3
 export TMPDIR := $(CURDIR)/build/tmp
 export RUFF_CACHE_DIR := $(CURDIR)/build/ruff
 export UV_PYTHON_DOWNLOADS := never
+CONSOLE := {{cookiecutter.project_slug}}/app/console/static
+BIOME := XDG_CACHE_HOME='$(CURDIR)/build/cache' .venv/bin/biome
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test watch check fix bite bench clean
+.PHONY: help demo screenshots test watch check fix mutation bench clean
 
 help: ## show this list
 	@grep -E '^[a-z]+: .*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
 
-demo: .venv/complete | build/tmp ## bake a project, start it, send it a request with a key, stop it
+demo: .venv/complete | build/tmp ## bake a project, start it, send it a request with a key, stop it; DEMO=stay keeps it up, with data for the console
 	.venv/bin/python -m tests.demo
+
+screenshots: .venv/complete | build/tmp ## make the pictures of the console in the READMEs again
+	.venv/bin/python -m tests.screenshots
 
 test: .venv/complete | build/tmp ## bake every option and run what was baked; TEST_DATABASE_URL=postgresql://… adds PostgreSQL
 	.venv/bin/pytest -n auto --dist worksteal
@@ -21,12 +26,14 @@ watch: .venv/complete | build/tmp ## bake again at every save, and run the tests
 
 check: .venv/complete ## lint and types
 	.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy
+	$(BIOME) check --error-on-warnings '$(CONSOLE)'
 
-fix: .venv/complete ## let ruff repair and format
+fix: .venv/complete ## let ruff and biome repair and format
 	.venv/bin/ruff check --fix && .venv/bin/ruff format
+	$(BIOME) check --write '$(CONSOLE)'
 
-bite: .venv/complete | build/tmp ## see that a baked project's tests reach all of it, and fail when it is broken on purpose
-	.venv/bin/python -m tests.bite
+mutation: .venv/complete | build/tmp ## check that a project's tests reach all of it, and fail when it is broken; MUTATION="--seed 20261126" repeats a draw
+	.venv/bin/python -m tests.mutation $(MUTATION)
 
 bench: .venv/complete | build/tmp ## what authentication costs, and what it costs others; TEST_DATABASE_URL=postgresql://… adds PostgreSQL
 	.venv/bin/python -m tests.bench $(BENCH)

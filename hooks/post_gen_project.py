@@ -1,4 +1,4 @@
-"""Leaves only the files that were asked for, gives the new project a secret of its own, and says what to do next."""
+"""Deletes the files that were not chosen, writes `.env` with a new secret, and prints the next steps."""
 
 import os
 import secrets
@@ -7,47 +7,33 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-# What belongs to one answer or to several; every file that is not named here belongs to all projects.
-IMAGE = [".dockerignore", "Dockerfile"]
-FILES = {
-    ("deployment", "compose"): [*IMAGE, "Caddyfile", "compose.yaml"],
-    ("deployment", "kubernetes"): [
-        *IMAGE,
-        "kubernetes/README.md",
-        "kubernetes/autoscaler.yaml",
-        "kubernetes/deployment.yaml",
-        "kubernetes/disruption-budget.yaml",
-        "kubernetes/kustomization.yaml",
-        "kubernetes/migration.yaml",
-        "kubernetes/network-policy.yaml",
-        "kubernetes/service.yaml",
-    ],
-    ("ci", "github"): [".github/workflows/ci.yml"],
-    ("ci", "gitlab"): [".gitlab-ci.yml"],
-}
-ANSWERS = {"deployment": "{{ cookiecutter.deployment }}", "ci": "{{ cookiecutter.ci }}"}
+NOT_CHOSEN = "{{ cookiecutter | files_not_chosen }}".split()  # noqa: SIM905  it is rendered first
+TEMPLATE_COMMIT = "{{ cookiecutter | commit }}"
+IS_NEW_PROJECT = bool("{{ 'yes' if is_new_project }}")  # not an update, which renders into temporary folders
 WITHOUT_PEPPER = "\nAPI_KEY_PEPPERS=\n"
 
 
-def remove_what_was_not_chosen() -> None:
-    chosen = {file for answer in ANSWERS.items() for file in FILES.get(answer, [])}
-    for file in {file for files in FILES.values() for file in files} - chosen:
-        Path(file).unlink(missing_ok=True)
-        with suppress(OSError):  # the first that is not empty, or the project's own folder
-            for folder in Path(file).parents:
+def delete_files_not_chosen() -> None:
+    for name in NOT_CHOSEN:
+        file, kept = Path(name), Path(f"{name}.before-cookiecutter")
+        file.unlink(missing_ok=True)
+        if kept.exists():  # pre_gen_project.py has renamed a file of the user
+            kept.rename(file)
+        with suppress(OSError):  # of the first folder that is not empty
+            for folder in file.parents:
                 folder.rmdir()
 
 
 def write_env() -> None:
     example = Path(".env.example").read_text("utf-8")
     if example.count(WITHOUT_PEPPER) != 1:
-        sys.exit(".env.example must hold the line API_KEY_PEPPERS= once, to be filled in.")
+        sys.exit(".env.example must contain the line API_KEY_PEPPERS= once.")
     text = example.replace(WITHOUT_PEPPER, f"\nAPI_KEY_PEPPERS=1:{secrets.token_urlsafe(32)}\n")
     try:
-        # Private from the beginning: with a chmod afterwards, there is a moment in which others can read it.
+        # Private from the start: before a chmod, others could read it.
         descriptor = os.open(".env", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        return  # a new pepper would end every key made so far
+        return  # a new pepper would invalidate every key
     with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
         file.write(text)
 
@@ -63,7 +49,10 @@ def next_commands() -> list[str]:
     ]
 
 
-remove_what_was_not_chosen()
+delete_files_not_chosen()
+if not TEMPLATE_COMMIT or not IS_NEW_PROJECT:
+    Path(".cruft.json").unlink()  # there is nothing to update from, or cruft writes it
 write_env()
-print("\nThe project is ready. Start it, and ask it who you are from a second terminal in the same folder:\n")
-print("\n".join(next_commands()))
+if IS_NEW_PROJECT:
+    print("\nThe project is ready. Start it, and then send a request from a second terminal in the same folder:\n")
+    print("\n".join(next_commands()))

@@ -14,6 +14,9 @@ from filelock import FileLock
 
 ROOT = Path(__file__).parent.parent
 PROJECT = ROOT / "{{cookiecutter.project_slug}}"
+PLUGINS = ROOT / "tests/plugins"  # of pytest, for the tests of a baked project
+ADDED_TESTS = ROOT / "tests/project"  # are copied to the tests of a baked project
+REPORTERS = ("opentelemetry-sdk>=1.44", "sentry-sdk>=2.75")  # packages that ADDED_TESTS need
 BUILD = ROOT / "build"
 ENVIRONMENTS = BUILD / "environments"
 TIMEOUT = 600  # seconds; whatever takes longer hangs
@@ -97,6 +100,17 @@ def lend_environment(project: Path, python: str, *packages: str) -> None:
     (project / ".venv").symlink_to(_extended(twin, packages) if packages else twin / ".venv")
     shutil.copytree(twin / ".mypy_cache", project / ".mypy_cache")
     os.utime(project / "pyproject.toml", (0, 0))  # older than the .venv, or make would build it anew
+
+
+def lend_make(project: Path) -> dict[str, str]:
+    """Variables with a make that never builds the lent .venv anew, although pyproject.toml has been edited."""
+    folder = project.with_name(f"{project.name}-make")
+    if not folder.exists():
+        folder.mkdir()
+        make = folder / "make"
+        make.write_text(f'#!/bin/sh\ntouch -d @0 "{project}/pyproject.toml"\nexec {shutil.which("make")} "$@"\n')
+        make.chmod(0o755)
+    return {"PATH": f"{folder}:{os.environ['PATH']}"}
 
 
 def _extended(twin: Path, packages: tuple[str, ...]) -> Path:

@@ -30,9 +30,9 @@ def pytest_report_header() -> str:
     return f"baked projects run on Python {' and '.join(PYTHONS)}"
 
 
-collect_ignore = ["project"]  # test_fuzzing.py runs these tests in a baked project
+collect_ignore = ["project"]  # test_project.py runs these tests in a baked project
 
-LONGEST = {"test_docs_executed", "test_fuzzing", "test_generated_project", "test_races", "test_update"}
+LONGEST = {"test_docs_executed", "test_generated_project", "test_project", "test_races", "test_resource", "test_update"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

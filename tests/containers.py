@@ -33,8 +33,15 @@ class Dockerfile:
         return rest
 
     @property
+    def script(self) -> str:
+        shell, option, script = json.loads(self.rest("CMD"))
+        assert (shell, option) == ("sh", "-c")
+        return str(script)
+
+    @property
     def command(self) -> list[str]:
-        return [str(part) for part in json.loads(self.rest("CMD"))]
+        """The server, which replaces the shell after the check."""
+        return self.script.removeprefix("python -m app check && exec ").split()
 
     @property
     def health_check(self) -> list[str]:
@@ -42,6 +49,10 @@ class Dockerfile:
 
 
 DOCKERFILE = Dockerfile(PROJECT / "Dockerfile")
+
+
+def checked_command(port: int) -> list[str]:
+    return ["sh", "-c", DOCKERFILE.script.replace("8000", str(port))]
 
 
 def start_command(port: int) -> list[str]:
@@ -74,9 +85,10 @@ def ask(
     body: str | bytes | Iterator[bytes] | None = None,
     headers: Mapping[str, str] | None = None,
     source: str = "127.0.0.1",
+    timeout: float = PATIENCE,
 ) -> tuple[int, dict[str, str], str]:
     """The status, the headers and the body of the answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE, source_address=(source, 0))
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout, source_address=(source, 0))
     try:
         connection.request(method, path, body=body, headers=headers or {})
         response = connection.getresponse()

@@ -1,4 +1,7 @@
-"""Bake a project with the defaults, start it, send it a request with a key, and stop it: a new user's first minute."""
+"""Bake a project with the defaults, start it, send it a request with a key, and stop it: a new user's first minute.
+
+With DEMO=stay, it stays up with data to look at in the console, until Ctrl+C.
+"""
 
 import http.client
 import os
@@ -14,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.bakery import BUILD, ROOT, bake, user_environ
+from tests.seed import seed
 
 DEMO = BUILD / "demo"
 KEY = re.compile(r"[a-z][a-z0-9]{1,9}_test_\w+\n")
@@ -32,9 +36,19 @@ def main() -> None:
         print(f'$ curl --include --header "Authorization: Bearer {key}" http://127.0.0.1:{port}/v1/users/me')
         status, answer = ask(port, key)
         print(answer, flush=True)
+        print(f"The console: http://127.0.0.1:{port}/console/", flush=True)
+        if os.environ.get("DEMO") == "stay":
+            stay(project, port, key)
     print("Stopped.")
     if status != 200:
         sys.exit(f"The answer should have been 200, not {status}.")
+
+
+def stay(project: Path, port: int, key: str) -> None:
+    seed(port, key, project / "app.db")
+    print("It has two users, twelve keys and a week of usage. Paste the key there. Ctrl+C stops it.", flush=True)
+    with suppress(KeyboardInterrupt):
+        signal.pause()
 
 
 def free_port() -> int:

@@ -1,6 +1,6 @@
 """Ways to break the generated project that its tests have to notice: each is one replacement in one file.
 
-The list cannot become stale: `tests/bite.py` stops if a text to replace is not in its file exactly once.
+The list cannot become stale: `tests/mutation.py` stops if a text to replace is not in its file exactly once.
 """
 
 from typing import NamedTuple
@@ -25,11 +25,16 @@ DEPENDENCIES = "app/auth/dependencies.py"
 KEYS_SERVICE = "app/api_keys/service.py"
 USERS_SERVICE = "app/users/service.py"
 DATABASE = "app/core/database.py"
+POSTGRESQL = "app/core/postgresql.py"
 MIDDLEWARE = "app/core/middleware.py"
 RETENTION = "app/core/retention.py"
 
 COMPARISON = "not hmac.compare_digest(digest, stored_digest)"
 CONFIRM_ADMIN = "    await confirm_caller(session, actor, Scope.ADMIN, user_ids=[user_id], lock_admins=True)\n"
+CONFIRM_UPDATE = """    await confirm_caller(
+        session, actor, Scope.ADMIN, user_ids=[user_id], lock_admins=may_remove_admin
+    )
+"""
 SESSION = "            yield session\n            await session.commit()\n"
 PROXIES = "app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=proxies"
 NETWORKS = "        proxies = [one for network in settings.trusted_proxies for one in spellings(network)]\n"
@@ -211,6 +216,7 @@ AUTHENTICATION = [
             "                running.sort(key=lambda one: one[1].hits)\n",
             "",
         ),
+        ("keeps one window too many", "if len(windows) >= MAX_WINDOWS:", "if len(windows) > MAX_WINDOWS:"),
         (
             "asks clients to wait longer than the window",
             "return min(max(1, wait), seconds)",
@@ -286,8 +292,8 @@ CLOSED_BY_DEFAULT = [
         ),
         (
             "has a public path without a route",
-            'PUBLIC = {"/health/live",',
-            'PUBLIC = {"/v1/gone", "/health/live",',
+            "PUBLIC = {\n",
+            'PUBLIC = {\n    "/v1/gone",\n',
         ),
     ),
     *mutants(
@@ -295,8 +301,9 @@ CLOSED_BY_DEFAULT = [
         "test_layers.py",
         (
             "imports a higher layer",
-            "from typing import Annotated\n",
-            f"{TYPE_CHECKING}from app.users.models import User  # noqa: F401\n\nfrom typing import Annotated\n",
+            "from typing import Annotated, Any, Literal\n",
+            f"{TYPE_CHECKING}from app.users.models import User  # noqa: F401\n\n"
+            "from typing import Annotated, Any, Literal\n",
         ),
     ),
     *mutants(
@@ -354,8 +361,8 @@ WRITES = [
         ),
         (
             "changes users for a caller that it does not confirm",
-            f"{CONFIRM_ADMIN}    wanted =",
-            "    wanted =",
+            CONFIRM_UPDATE,
+            "",
         ),
         (
             "deletes users for a caller that it does not confirm",
@@ -579,6 +586,41 @@ WRITES = [
         "metrics/test_router.py",
         ("shows metrics to every key", "requires(Scope.METRICS_READ)", "requires()"),
     ),
+    *mutants(
+        KEYS_SERVICE,
+        "api_keys/test_service.py",
+        (
+            "revokes the calling key before the other keys of its user",
+            "others = unrevoked & (col(UserApiKey.id) != actor.key_id)",
+            "others = unrevoked",
+        ),
+        (
+            "revokes all keys of a user in one transaction",
+            "await _revoke(step, user_id",
+            "await _revoke(session, user_id",
+        ),
+    ),
+    *mutants(
+        "app/metrics/service.py",
+        "metrics/test_workers.py",
+        (
+            "shows the metrics of one worker only",
+            "registry = None if folder else self.registry",
+            "registry = self.registry\n        folder = None",
+        ),
+    ),
+    *mutants(
+        "app/cli/__init__.py",
+        "cli/test_cli.py",
+        ("imports the app to print a help", "import typer\n", "import typer\nimport app.main\n"),
+    ),
+    *mutants(
+        "app/metrics/workers.py",
+        "metrics/test_workers.py",
+        ("forgets the requests of a worker that died", "if is_first or file", "if True or file"),
+        ("keeps the gauges of dead workers", 'is_first or file.name.startswith("gauge")', "is_first"),
+        ("deletes the metrics of its own process", "@cache", "#"),
+    ),
 ]
 
 KEY_CACHE = [
@@ -683,15 +725,15 @@ KEY_CACHE = [
         ),
         (
             "reads the audit log while it is idle",
-            "        yield\n        if self._reads:",
+            "        try:\n            yield\n",
             "        async def poll() -> None:\n"
             "            while True:\n"
             "                await self._read_changes(time.monotonic())\n"
             "                await asyncio.sleep(READ_SECONDS)\n\n"
             "        polling = asyncio.create_task(poll())\n"
-            "        yield\n"
-            "        polling.cancel()\n"
-            "        if self._reads:",
+            "        try:\n"
+            "            yield\n"
+            "            polling.cancel()\n",
         ),
     ),
     *mutants(
@@ -889,6 +931,7 @@ DATA = [
         ),
         ("lets two writers begin as readers", '"BEGIN" if read_only else "BEGIN IMMEDIATE"', '"BEGIN"'),
         ("makes readers wait for writers", '"BEGIN" if read_only else "BEGIN IMMEDIATE"', '"BEGIN IMMEDIATE"'),
+        ("lets readiness wait for key lookups", "self._checks if is_check else self._lookups", "self._lookups"),
         ("shows values in the database's errors", "        hide_parameters=True,\n", ""),
         ("creates a SQLite file that everybody can read", "file.touch(0o600, exist_ok=False)", "pass"),
         (
@@ -903,21 +946,53 @@ DATA = [
         ("loses rows to foreign keys in a migration", "{not for_migrations:d}", "1"),
     ),
     *mutants(
-        "migrations/env.py",
+        DATABASE,
+        "core/test_database.py",
+        ("lets work after the response write with the session of the request", ", close_resets_only=False", ""),
+    ),
+    *mutants(
+        DATABASE,
+        "test_autogenerate.py",
+        ("leaves types of enums in PostgreSQL", "                column.type.native_enum = False\n", ""),
+        on_postgresql=True,
+    ),
+    *mutants(
+        "migrations/autogenerate.py",
         "test_migrations.py",
         ("writes empty migrations", "        scripts.clear()\n", ""),
+    ),
+    *mutants(
+        "migrations/autogenerate.py",
+        "test_autogenerate.py",
+        ("writes types of SQLModel into migrations", 'return f"sa.{generic!r}"', "return False"),
+        ("misses new members of an enum", "and name in old_checks:", "and False:"),
+        ("misses a changed server default", "    return default != default_of(", "    return False and default_of("),
+        (
+            "migrates unchanged server defaults",
+            "if not isinstance(column.server_default, DefaultClause) or",
+            "if True or",
+        ),
+        (
+            "adds a column that fails on existing rows",
+            "                add_server_default(operation.table_name, operation.column)\n",
+            "                pass\n",
+        ),
+    ),
+    *mutants(
+        "migrations/env.py",
+        "test_migrations.py",
         ("needs a database to print SQL", "if context.is_offline_mode():", "if False:"),
         ("keeps half of a migration that failed", "        transactional_ddl=True,\n", ""),
         (
             "fails to open a new SQLite file that others open at the same time",
-            """                    with suppress(OperationalError):
-                        await connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-                        return
-                    await connection.exec_driver_sql("BEGIN IMMEDIATE")
-                    await connection.exec_driver_sql("ROLLBACK")
-""",
-            """                    await connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+            """                with suppress(OperationalError):
+                    await connection.exec_driver_sql("PRAGMA journal_mode = WAL")
                     return
+                await connection.exec_driver_sql("BEGIN IMMEDIATE")
+                await connection.exec_driver_sql("ROLLBACK")
+""",
+            """                await connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+                return
 """,
         ),
     ),
@@ -934,6 +1009,45 @@ DATA = [
         "app/usage/__init__.py",
         "usage/test_recorder.py",
         ("keeps old hours", '    app.state.retention.append(Retention("usage", ApiKeyUsage, "start", days))\n', ""),
+        (
+            "keeps old days",
+            '    app.state.retention.append(Retention("usage_days", ApiKeyUsageDay, "start", days))\n',
+            "",
+        ),
+    ),
+    *mutants(
+        "app/usage/service.py",
+        "usage/test_router.py",
+        ("shows everybody the usage of all keys", "if visible := api_keys.visible_to(caller):", "if visible := []:"),
+        ("sums days in place of hours", 'ApiKeyUsage if query.granularity == "hour" else ', ""),
+        (
+            "reads any number of buckets of all keys",
+            "_empty_buckets(query, MAX_TOTAL_BUCKETS)",
+            "_empty_buckets(query, 9999)",
+        ),
+    ),
+    *mutants(
+        "app/usage/router.py",
+        "usage/test_router.py",
+        (
+            "shows the usage of all keys without a scope",
+            "    caller: Annotated[Caller, requires(Scope.API_KEYS_READ)],\n",
+            "    caller: Annotated[Caller, requires()],\n",
+        ),
+    ),
+    *mutants(
+        "app/console/__init__.py",
+        "console/test_console.py",
+        ("shows the console in production", 'is_enabled = settings.environment != "production"', "is_enabled = True"),
+        ("serves the console without a policy", "STATIC, pages.policy())", "STATIC, {})"),
+        ("leaves the start page as it is", '        app.state.home = "/console/"\n', ""),
+    ),
+    *mutants(
+        "app/core/pages.py",
+        "core/test_pages.py",
+        ("lets /docs run any script", "'sha256-{digest}'", "'unsafe-inline'"),
+        ("loads /docs from a CDN", '        swagger_js_url="docs/swagger-ui-bundle.js",\n', ""),
+        ("lets other sites embed its pages", "        \"frame-ancestors 'none'\",\n", ""),
     ),
     *mutants(
         RETENTION,
@@ -999,7 +1113,7 @@ DATA = [
 SECRETS = [
     *mutants(
         "app/auth/credentials.py",
-        "test_secrets.py",
+        "auth/test_credentials.py",
         (
             "leaves the key in the Authorization header",
             "            headers[index] = (name, redact_bytes(value))\n            authorization_headers += 1\n",
@@ -1014,7 +1128,7 @@ SECRETS = [
     ),
     *mutants(
         VERIFIER,
-        "test_secrets.py",
+        "test_secrets_in_reports.py",
         (
             "has the text of the key in a local variable",
             "        rows = await self._database.fetch_all(FIND_KEY",
@@ -1023,7 +1137,7 @@ SECRETS = [
     ),
     *mutants(
         "app/main.py",
-        "test_secrets.py",
+        "test_secrets_in_reports.py",
         (
             "redacts the request after other middleware has copied its headers",
             f"{CORS}{REQUEST}{CREDENTIALS}",
@@ -1035,7 +1149,21 @@ SECRETS = [
         "core/test_logging.py",
         ("logs keys in messages", "redacted = self._redact(message)", "redacted = message"),
         ("logs keys in tracebacks", "redacted = self._redact(text)", "redacted = text"),
-        ("logs keys in extra fields", "self._redact(json.dumps(line, default=str))", "json.dumps(line, default=str)"),
+        (
+            "logs keys in extra fields",
+            "return self._redact(text)\n\n\ndef",
+            "return text\n\n\ndef",
+        ),
+        ("lets an extra field replace the level", 'f"extra_{name}" if name in line else name', "name"),
+        ("logs NaN, which is not JSON", "allow_nan=False", "allow_nan=True"),
+        ("omits trace ids from JSON", '            line["trace_id"] =', '            line["other"] ='),
+        (
+            "omits trace ids from the console",
+            '            line += f" trace_id=',
+            '            line = line or f" trace_id=',
+        ),
+        ("exports each line twice to OpenTelemetry", "if other.name != handler.name", "if True"),
+        ("exports nothing to OpenTelemetry", "    if logger.enabled():", "    if not logger.enabled():"),
         (
             "logs keys in the lines of uvicorn, or breaks them",
             "self._redact(one) if isinstance(one, str) else one",
@@ -1057,10 +1185,86 @@ SECRETS = [
         "app/core/errors.py",
         "core/test_errors.py",
         ("echoes rejected input", 'one["msg"].removeprefix("Value error, ")', 'one["msg"] + repr(one["input"])'),
+        ("fails if the database rejects a value", "    app.exception_handler(DataError)(_handle_data_error)\n", ""),
+        ("reports text that is not UTF-8 as a malformed request", "if error.detail == NOT_PARSED:", "if False:"),
+    ),
+    *mutants(
+        DATABASE,
+        "core/test_errors.py",
+        ("fails if the driver rejects a value", "isinstance(error, OverflowError | UnicodeEncodeError)", "False"),
+    ),
+    *mutants(
+        "app/users/dependencies.py",
+        "core/test_errors.py",
+        ("takes me for the id of a user", "(?!me(?:/|$))", ""),
+    ),
+    *mutants(
+        "app/users/router.py",
+        "core/test_errors.py",
+        (
+            "omits the sub-path from Location",
+            'request.url_for("read_user", user_id=user.id).path',
+            'f"/v1/users/{user.id}"',
+        ),
+    ),
+    *mutants(
+        "app/main.py",
+        "test_server.py",
+        (
+            "cannot trust a Unix socket",
+            "        app.add_middleware(middleware.UnixSocketMiddleware)\n",
+            "",
+        ),
+    ),
+    *mutants(
+        "app/auth/rate_limit.py",
+        "test_server.py",
+        (
+            "lets clients without an address share one limit",
+            "if address is None or limit is None:",
+            "if limit is None:",
+        ),
+    ),
+    *mutants(
+        "app/core/types.py",
+        "core/test_types.py",
+        (
+            "ignores the maximum length of a field",
+            'schema.setdefault("max_length", self.default)',
+            'schema["max_length"] = self.default',
+        ),
+    ),
+    *mutants(
+        "app/check.py",
+        "test_check.py",
+        ("does not check Redis", "    if settings.redis_url:\n", "    if False:\n"),
+        ("does not check the replica", "if replica_url := settings.database_replica_url:", "if replica_url := None:"),
+        (
+            "does not check the database",
+            '[await _check_database("DATABASE_URL", settings.database_url, settings)]',
+            "[]",
+        ),
+        ("does not check the routes", 'partial(import_module, "app.main")', "lambda: None"),
+    ),
+    *mutants(
+        DATABASE,
+        "test_check.py",
+        ("accepts a database that cannot hold every character", 'if encoding == "UTF8" else', "if True else"),
+        on_postgresql=True,
+    ),
+    *mutants(
+        "app/cli/run.py",
+        "cli/test_cli.py",
+        (
+            "takes a wrong URL for a missing migration",
+            "if error.statement and is_missing:",
+            "if is_missing or not error.statement:",
+        ),
     ),
     *mutants(
         MIDDLEWARE,
         "core/test_errors.py",
+        ("parses compressed bodies", 'received and encoding not in {"", "identity"}', "False"),
         (
             "reveals what went wrong inside",
             "        except Exception:\n",
@@ -1071,10 +1275,15 @@ SECRETS = [
         MIDDLEWARE,
         "core/test_logging.py",
         ("logs the Authorization header", '"method": scope["method"],', '"method": str(scope["headers"]),'),
-        ("logs the query", "route.path if route else None", 'str(scope["query_string"])'),
+        ("logs the query", "route.path_format if route else None", 'str(scope["query_string"])'),
         ("logs the zone of an address, which can be any text", 'host.partition("%")[0]', "host"),
         ("logs any text as an address", "address and str(address)", 'scope["client"] and scope["client"][0]'),
         ("logs lines without a request id", "        request_id_variable.set(request_id)\n", ""),
+        (
+            "counts background tasks as a part of the response",
+            'state.get("seconds", time.perf_counter() - started_at)',
+            "time.perf_counter() - started_at",
+        ),
     ),
     *mutants(
         "app/main.py",
@@ -1087,7 +1296,7 @@ SECRETS = [
         (
             "trusts X-Forwarded-For by default",
             f"if settings.trusted_proxies:\n{NETWORKS}        {PROXIES}",
-            'app.add_middleware(ProxyHeadersMiddleware, trusted_hosts="*"',
+            'if True:\n        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts="*"',
         ),
         (
             "does not recognize its proxy on a socket for IPv4 and IPv6",
@@ -1154,7 +1363,7 @@ PROCESS = [
     ),
     *mutants(
         KEYS_SERVICE,
-        "test_secrets.py",
+        "test_secrets_in_reports.py",
         (
             "has new keys in variables that an error tracker reports",
             "    text = _generate(settings, key)\n",
@@ -1163,14 +1372,99 @@ PROCESS = [
     ),
     *mutants(
         "app/auth/credentials.py",
+        "auth/test_credentials.py",
+        ("traces a key in a path", 'texts = [scope["path"], *(', "texts = [*("),
+    ),
+    *mutants(
+        "app/metrics/workers.py",
+        "metrics/test_workers.py",
+        ("deletes the files of another user's worker", "except PermissionError:", "except InterruptedError:"),
+    ),
+    *mutants(
+        "app/core/pages.py",
+        "core/test_pages.py",
+        ("responds to ranges in plain text", 'if one[0] != b"range"]', "if True]"),
+    ),
+    *mutants(
+        "app/core/pages.py",
+        "console/test_console.py",
+        ("redirects paths with dots to another host", 'if {".", ".."} & {*path.split("/")}:', "if False:"),
+    ),
+    *mutants(
+        "app/auth/credentials.py",
         "core/test_errors.py",
         ("repeats a key in a path", 'if (path := redact(scope["path"])) != scope["path"]:', "if False:"),
     ),
     *mutants(
+        POSTGRESQL,
+        "core/test_postgresql.py",
+        ("lets statements take longer", '"statement_timeout": "10s"', '"statement_timeout": "20s"'),
+        ("limits the statements of migrations", "{} if for_migrations else TIMEOUTS", "TIMEOUTS"),
+    ),
+    *mutants(
         DATABASE,
-        "core/test_database.py",
-        ("drops the options of the URL", "{query.get('options', '')}", ""),
+        "test_concurrency.py",
+        ("makes GET requests wait for writers", "session(read_only=read_only) as session", "session() as session"),
+    ),
+    *mutants(
+        KEYS_SERVICE,
+        "api_keys/test_service.py",
+        (
+            "revokes the keys of all users with those of one",
+            "update_rows(UserApiKey).where(chosen).values",
+            "update_rows(UserApiKey).values",
+        ),
+    ),
+    *mutants(
+        USERS_SERVICE,
+        "auth/test_confirmation.py",
+        ("overlooks what changed before it locked a user", "user_id, populate_existing=True", "user_id"),
+    ),
+    *mutants(
+        KEYS_SERVICE,
+        "auth/test_confirmation.py",
+        ("overlooks what changed before it locked a key", ".execution_options(populate_existing=True)", ""),
+        ("overlooks that an owner became admin", "owner_id, populate_existing=True", "owner_id"),
+    ),
+    *mutants(
+        POSTGRESQL,
+        "core/test_postgresql.py",
+        ("drops the options of the URL", "true {theirs}", "true"),
         on_postgresql=True,
+    ),
+    *mutants(
+        DATABASE,
+        "core/test_postgresql.py",
+        ("writes to the replica", ".execution_options(postgresql_readonly=True)", ""),
+        on_postgresql=True,
+    ),
+    *mutants(
+        "app/auth/cache.py",
+        "test_saturation.py",
+        ("lets the key cache wait for key lookups", "                is_check=True,\n", ""),
+    ),
+    *mutants(
+        "app/core/health.py",
+        "test_saturation.py",
+        (
+            "lets readiness wait for connections of key lookups",
+            "fetch_all(revisions, is_check=True)",
+            "fetch_all(revisions)",
+        ),
+    ),
+    *mutants(
+        POSTGRESQL,
+        "core/test_postgresql.py",
+        ("prepares statements behind a pooler", ", prepare_threshold=None)", ")"),
+        ("has no timeouts behind a pooler", "    if pooler and not for_lookups:", "    if False:"),
+        ("sets a time zone that outlives its transaction", "is_local = True", "is_local = False"),
+        ("does not notice a pooler that drops its options", "    if not marker:", "    if False:"),
+        ("does not notice a pooler that rejects its options", "if REJECTED_OPTIONS.search(str(error)):", "if False:"),
+    ),
+    *mutants(
+        "app/settings.py",
+        "test_settings.py",
+        ("loses the options of the URL in a pooler", "if self.database_pooler and any(", "if False and any("),
     ),
     *mutants(
         MIDDLEWARE,
@@ -1234,9 +1528,9 @@ PROCESS = [
     *mutants(
         "app/core/urls.py",
         "test_settings.py",
-        ("takes a part of a password for the host", 'elif "@" in value and', 'elif not "@" in value and'),
-        ("accepts a database in memory", 'url.database.startswith((":memory:", "file:"))', "False"),
-        ("opens another SQLite file in another folder", "str(folder / url.database)", "url.database"),
+        ("takes a part of a password for the host", 'value.count("@") > (url.username is not None) or ', ""),
+        ("accepts a database in memory", 'path.startswith((":memory:", "file:"))', "False"),
+        ("opens another SQLite file in another folder", "str(folder / path)", "path"),
         ("accepts origins that match nothing", "if not ORIGIN.fullmatch(origin):", "if False:"),
     ),
     *mutants(
@@ -1273,6 +1567,31 @@ PROCESS = [
         ("accepts lists of any length", "Field(min_length=1, max_length=100)", "Field(min_length=1)"),
     ),
     *mutants(
+        "app/core/openapi.py",
+        "core/test_openapi.py",
+        ("hides the name of a route", 'summary or operation["summary"]', "summary"),
+    ),
+    *mutants(
+        "app/core/types.py",
+        "core/test_openapi.py",
+        ("makes optional fields required in TypeScript", '        field.pop("default", None)\n', "        pass\n"),
+    ),
+    *mutants(
+        DEPENDENCIES,
+        "core/test_openapi.py",
+        ("does not describe a route as public", " if scopes is not None\n", " if scopes or True\n"),
+    ),
+    *mutants(
+        "app/auth/scopes.py",
+        "core/test_openapi.py",
+        ("publishes a docstring for developers", "New scopes can be added.", "Require them with `requires(Scope.…)`."),
+    ),
+    *mutants(
+        "app/api_keys/dependencies.py",
+        "core/test_openapi.py",
+        ("lets importers choose the calling key", '"^[0-9a-z]{7,16}$"', '"^([0-9a-z]{16}|current)$"'),
+    ),
+    *mutants(
         "app/cli/run.py",
         "cli/test_cli.py",
         ("expands markup and emoji in tables", "Console(markup=False, emoji=False)", "Console()"),
@@ -1282,6 +1601,11 @@ PROCESS = [
     *mutants(
         "app/core/health.py",
         "core/test_health.py",
+        (
+            "does not say that it needs DATABASE_POOLER",
+            "if str(error.orig) == NEEDS_POOLER:",
+            "if False:",
+        ),
         (
             "queries the database for each readiness probe",
             "if self._check is None or now - self._started_at > REUSE_SECONDS:",

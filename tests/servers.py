@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass
 from email.message import Message
 from functools import partial
@@ -237,6 +238,53 @@ class PostgreSQL(Server):
 
     def sql(self, statement: str, database: str = "postgres") -> list[str]:
         return run([*self.psql(database), "-c", statement], self.folder, **self.environment).splitlines()
+
+    @contextmanager
+    def replicated(self, folder: Path) -> Iterator["PostgreSQL"]:
+        """A streaming replica of the cluster."""
+        replica = copy(self)
+        replica.folder, replica.log, replica.port = folder, folder / "log", port_of_its_own()
+        replica.data = folder / "data"
+        source = ["--host=127.0.0.1", f"--port={self.port}", "--username=postgres"]
+        options = ["--checkpoint=fast", "--no-sync", "--write-recovery-conf"]
+        replica.command = [f"{self.binaries}/pg_basebackup", *source, *options, f"--pgdata={replica.data}"]
+        if self.user:
+            shutil.chown(folder, self.user, self.user)
+        replica.launch()
+        assert replica.process.wait(PATIENCE) == 0, replica.log.read_text()
+        moved = {f"{self.data}": f"{replica.data}", f"--port={self.port}": f"--port={replica.port}"}
+        replica.command = [moved.get(part, part) for part in self.command]
+        with replica.running():
+            yield replica
+
+
+PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin") or ""
+PGBOUNCER_CONFIG = """
+[databases]
+* = host=127.0.0.1 port={postgresql} user=postgres
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = 4
+max_client_conn = 500
+{options}
+"""
+
+
+class PgBouncer(Server):
+    """A pooler in transaction mode: each transaction of a client can get another connection."""
+
+    def __init__(self, folder: Path, server: PostgreSQL, options: str) -> None:
+        self.folder, self.log, self.port = folder, folder / "pgbouncer.log", port_of_its_own()
+        self.environment, self.user = user_environ(), server.user
+        if self.user:
+            shutil.chown(folder, self.user, self.user)
+        config = PGBOUNCER_CONFIG.format(postgresql=server.port, port=self.port, options=options)
+        (folder / "pgbouncer.ini").write_text(config)
+        self.command = [PGBOUNCER, "pgbouncer.ini"]
 
 
 class Store(Protocol):

@@ -1,5 +1,8 @@
-"""Every answer, whatever it is, ends in a project that says it, or in one sentence and nothing on disk."""
+"""Each answer is in the project, or it is rejected with one sentence and nothing is written."""
 
+import json
+import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -9,11 +12,15 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
-from tests.bakery import user_environ
+from hooks.answers import CHOICES
+from tests.bakery import PYTHONS, run, user_environ
+
+CRUFT = Path(sys.executable).parent / "cruft"
+AS_ANN = ("-c", "user.name=Ann", "-c", "user.email=ann@example.com")
 
 INPUTS = {
     "quotes": """it's "quoted" with a \\ and <b>""",
-    "jinja": "{{ 7*7 }}",  # cookiecutter renders what comes from the command line
+    "jinja": "{{ 7*7 }}",
     "newline": "one\ntwo",
     "emoji": "\N{ROCKET} \N{FAMILY}",
     "leading digit": "1st",
@@ -32,15 +39,12 @@ INPUTS = {
 
 UNWRITABLE = {"newline", "empty", "space", "surrogate"}
 NO_FOLDER = {"quotes", "emoji", "parent folder", "folder", "absolute", "300 characters"}
-REFUSED = {
-    "project_name": UNWRITABLE | {"300 characters", "dependency"},
-    "project_slug": UNWRITABLE | NO_FOLDER | {"dependency"},
-    "description": UNWRITABLE,
-    "author": UNWRITABLE | {"300 characters"},
+REJECTED = {
+    "project_name": UNWRITABLE | {"300 characters", "dependency", "jinja"},
+    "project_slug": UNWRITABLE | NO_FOLDER | {"dependency", "jinja"},
+    "description": UNWRITABLE | {"jinja"},
+    "author": UNWRITABLE | {"300 characters", "jinja"},
     "api_key_prefix": UNWRITABLE | NO_FOLDER | {"jinja", "leading digit"},
-    "database": set(INPUTS),
-    "deployment": set(INPUTS),
-    "ci": set(INPUTS),
 }
 
 
@@ -78,28 +82,179 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
-CASES = [(answer, kind) for answer in REFUSED for kind in INPUTS]
+CASES = [(answer, kind) for answer in REJECTED for kind in INPUTS]
 
 
-@pytest.mark.parametrize(("answer", "kind"), [case for case in CASES if case[1] in REFUSED[case[0]]])
-def test_a_bad_answer_is_refused_with_a_sentence(machine: Machine, template: Path, answer: str, kind: str) -> None:
+def assert_rejected(done: subprocess.CompletedProcess[str], name: str) -> str:
+    """The command that starts again."""
+    assert done.returncode == 1
+    sentence, introduction, command = done.stderr.splitlines()
+    assert sentence.startswith(f"{name} ")
+    assert sentence.endswith(".")
+    assert introduction == "Start again with your other answers:"
+    return command
+
+
+@pytest.mark.parametrize(("answer", "kind"), [case for case in CASES if case[1] in REJECTED[case[0]]])
+def test_a_wrong_answer_is_rejected_with_a_sentence(machine: Machine, template: Path, answer: str, kind: str) -> None:
     before = machine.files()
     done = machine.cookiecutter(template, "--no-input", f"{answer}={INPUTS[kind]}")
-    assert (done.returncode, done.stdout) == (1, "")
-    (sentence,) = done.stderr.splitlines()
-    blamed = "project_slug" if (answer, kind) == ("project_name", "dependency") else answer
-    assert sentence.startswith(f"{blamed} ")
-    assert sentence.endswith(".")
+    wrong = "project_slug" if (answer, kind) == ("project_name", "dependency") else answer
+    assert_rejected(done, wrong)
+    assert done.stdout == ""
     assert machine.files() == before
 
 
-@pytest.mark.parametrize(("answer", "kind"), [case for case in CASES if case[1] not in REFUSED[case[0]]])
+@pytest.mark.parametrize("name", CHOICES)
+def test_a_wrong_choice_names_the_choices(machine: Machine, template: Path, name: str) -> None:
+    done = machine.cookiecutter(template, "--no-input", f"{name}=oracle")
+    assert done.returncode == 1
+    assert str([*CHOICES[name]]) in done.stderr.splitlines()[-1]
+    assert list(machine.out.iterdir()) == []
+
+
+@pytest.mark.parametrize(("answer", "kind"), [case for case in CASES if case[1] not in REJECTED[case[0]]])
 def test_a_good_answer_stands_in_the_project(machine: Machine, template: Path, answer: str, kind: str) -> None:
     done = machine.cookiecutter(template, "--no-input", f"{answer}={INPUTS[kind]}")
     assert (done.returncode, done.stderr) == (0, "")
     (project,) = machine.out.iterdir()
-    text = "49" if kind == "jinja" else INPUTS[kind]
-    assert_says(project, answer, text)
+    assert_says(project, answer, INPUTS[kind])
+
+
+TYPED = ["Ann's API", "typed", 'A "service"', "Ann & Co.", "abc", "2", "3", "2", "4"]
+
+
+def test_answers_are_typed_or_chosen_from_a_menu(machine: Machine, template: Path) -> None:
+    done = machine.cookiecutter(template, typed="".join(f"{answer}\n" for answer in TYPED))
+    assert (done.returncode, done.stderr) == (0, "")
+    for answer, text in zip(("project_name", "project_slug", "description", "author"), TYPED, strict=False):
+        assert_says(machine.out / "typed", answer, text)
+    assert "2 - PostgreSQL" in done.stdout
+    assert "All rights reserved" in (machine.out / "typed/LICENSE").read_text("utf-8")
+    assert (machine.out / "typed/.gitlab-ci.yml").exists()
+    assert (machine.out / "typed/kubernetes").is_dir()
+
+
+def test_a_menu_asks_again(machine: Machine, template: Path) -> None:
+    typed = [*TYPED[:5], "postgres", *TYPED[5:]]
+    done = machine.cookiecutter(template, typed="".join(f"{answer}\n" for answer in typed))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "DATABASE_URL=postgresql://" in (machine.out / "typed/.env").read_text("utf-8")
+
+
+@pytest.mark.parametrize(("wrong", "index"), [(name, index) for index, name in enumerate(REJECTED)])
+def test_a_typed_answer_is_rejected_before_the_next_question(
+    machine: Machine, template: Path, wrong: str, index: int
+) -> None:
+    typed = [*TYPED[:index], "{{ mustache }}"]
+    done = machine.cookiecutter(template, "author=Zoë", typed="".join(f"{answer}\n" for answer in typed))
+    command = assert_rejected(done, wrong)
+    assert f"[{index + 1}/9]" in done.stdout
+    assert f"[{index + 2}/9]" not in done.stdout
+    arguments = shlex.split(command)
+    assert arguments[:2] == ["cookiecutter", str(template)]
+    answers = dict(zip(REJECTED, TYPED[:index], strict=False))
+    if index < 3:
+        answers["author"] = "Zoë"
+    assert dict(one.split("=", 1) for one in arguments if "=" in one) == answers
+    typed = [typed or "\n" for typed in TYPED]
+    again = machine.cookiecutter(template, *arguments[4:], typed="".join(f"{answer}\n" for answer in typed))
+    assert again.returncode == 0
+
+
+@pytest.mark.parametrize("name", ["databse", "__refused", "_template", "Project_name"])
+def test_an_unknown_name_is_rejected(machine: Machine, template: Path, name: str) -> None:
+    before = machine.files()
+    assert_rejected(machine.cookiecutter(template, "--no-input", f"{name}=postgresql"), name)
+    assert machine.files() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("project_slug", "../evil/x"),
+        ("project_slug", "/evil"),
+        ("project_name", None),
+        ("project_name", {"a": "b"}),
+        ("author", ["a", "b"]),
+        ("description", 5),
+        ("database", "oracle"),
+        ("license", "{{ 7*7 }}"),
+    ],
+)
+def test_a_replay_is_checked_before_anything_is_written(
+    machine: Machine, template: Path, name: str, value: object
+) -> None:
+    assert machine.cookiecutter(template, "--no-input").returncode == 0
+    shutil.rmtree(machine.out / "my-api")
+    (replay,) = (machine.root / "home/.cookiecutter_replay").iterdir()
+    answers = json.loads(replay.read_text("utf-8"))
+    answers["cookiecutter"][name] = value
+    replay.write_text(json.dumps(answers))
+    before = machine.files()
+    assert_rejected(machine.cookiecutter(template, "--replay"), name)
+    assert machine.files() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("project_name", "null"),
+        ("project_slug", "null"),
+        ("author", "{a: b}"),
+        ("author", "[a, b]"),
+        ("description", "5.0"),
+        ("project_name", "true"),
+        ("project_slug", "../evil"),
+        ("description", "'{{ 7*7 }} {{ \"{\" }}{ x'"),
+    ],
+)
+def test_a_configuration_file_is_checked(machine: Machine, template: Path, name: str, value: str) -> None:
+    config = machine.root / "config.yaml"
+    config.write_text(f"default_context:\n  {name}: {value}\n")
+    done = machine.cookiecutter(template, "--no-input", f"--config-file={config}")
+    assert_rejected(done, name)
+    assert list(machine.out.iterdir()) == []
+
+
+@pytest.mark.parametrize("python", PYTHONS.values(), ids=PYTHONS)
+@pytest.mark.parametrize("version", ["2.4", "2.5", "2.6", "2.7"])
+def test_all_supported_versions_of_cookiecutter_bake_and_reject(
+    machine: Machine, template: Path, version: str, python: str
+) -> None:
+    package = f"cookiecutter=={version}.*"
+    command = [sys.executable, "-m", "uv", "tool", "run", "--quiet", "--python", python, "--from", package]
+    command += ["cookiecutter", str(template), "--no-input", "--output-dir", str(machine.out)]
+    run([*command, "license=Apache-2.0", "ci=gitlab"], machine.out, HOME=str(machine.root / "home"))
+    assert "Apache License" in (machine.out / "my-api/LICENSE").read_text("utf-8")
+    assert not (machine.out / "my-api/.github").exists()
+    done = subprocess.run(
+        [*command, "-f", "databse=postgresql"],
+        env=user_environ() | {"HOME": str(machine.root / "home")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert_rejected(done, "databse")
+
+
+def test_cruft_rejects_the_same(machine: Machine, template: Path) -> None:
+    repository = machine.root / "repository"
+    shutil.copytree(template, repository)
+    for command in (["init", "--quiet"], ["add", "."], [*AS_ANN, "commit", "--quiet", "--message=x"]):
+        run(["git", *command], repository)
+    create = [str(CRUFT), "create", str(repository), "--no-input", "--output-dir", str(machine.out)]
+    for answers, name in (({"databse": "x"}, "databse"), ({"author": "", "description": "D"}, "author")):
+        done = subprocess.run(
+            [*create, "--extra-context", json.dumps(answers)],
+            env=user_environ() | {"HOME": str(machine.root / "home")},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        *_, context = shlex.split(assert_rejected(done, name))
+        assert json.loads(context).get("description", "D") in {"D", "A FastAPI service with API keys"}
+        assert list(machine.out.iterdir()) == []
 
 
 def assert_says(project: Path, answer: str, text: str) -> None:
@@ -117,14 +272,6 @@ def assert_says(project: Path, answer: str, text: str) -> None:
     env = dotenv_values(project / ".env", interpolate=False)
     example = dotenv_values(project / ".env.example", interpolate=False)
     assert {name for name in env if env[name] != example.get(name)} == {"API_KEY_PEPPERS"}
-
-
-def test_typed_answers_are_taken_literally(machine: Machine, template: Path) -> None:
-    answers = ["{{ 7*7 }}", "typed", "{% if %}", "{# Ann #}", "abc", "postgresql", "kubernetes", "gitlab"]
-    done = machine.cookiecutter(template, typed="".join(f"{answer}\n" for answer in answers))
-    assert (done.returncode, done.stderr) == (0, "")
-    for answer, text in zip(("project_name", "project_slug", "description", "author"), answers, strict=False):
-        assert_says(machine.out / "typed", answer, text)
 
 
 @pytest.mark.parametrize(

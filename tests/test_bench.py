@@ -50,6 +50,32 @@ def test_a_table_has_a_line_with_all_figures_for_each_case() -> None:
     )
 
 
+SCALE = r"""
+\S+, 1,000 users and keys, 10,000 hours of usage, 5,000 events
+idle worker: \d+\.\d ms of CPU per second
+import app\.main: \d\.\d\d s of CPU
+python -m app --help: \d\.\d\d s of CPU
+(?:list, .*: [\d.]+ ms
+){7}last-admin check, in a change of a user: [\d.]+ ms
+changes of a key, nothing else: [\d.]+ ms each, at most [\d.]+ ms
+keys list: [\d.]+ s, [\d.]+ s of CPU, \d+ MB, OTHERS
+/health/ready during 64 slow requests \(\d+ of them served\): \d of 5 responses are 200
+flush of 1,000 counters: 200 1000 in STALL, OTHERS
+purge: 200 1000 in STALL, OTHERS
+revoke all keys of a user: 200 {"revoked":1\d\d} in STALL, OTHERS
+""".replace("OTHERS", r"other changes × [\d.]+, at most [\d.]+ ms").replace(
+    "STALL", r"[\d.]+ s, CPU [\d.]+ s \(database [\d.]+ s\), longest stall [\d.]+ ms \(CPU [\d.]+ ms\), [+-]\d+ MB"
+)
+
+
+@two_cores
+def test_jobs_on_large_tables_have_a_line_each() -> None:
+    servers = {"TEST_DATABASE_URL": os.environ.get("TEST_DATABASE_URL", "")}
+    table = run([*BENCH, "scale"], ROOT, **servers)
+    titles = [text.strip().partition(",")[0] for text in re.findall(SCALE, table)]
+    assert titles == (["SQLite", "PostgreSQL"] if servers["TEST_DATABASE_URL"] else ["SQLite"]), table
+
+
 @two_cores
 def test_there_are_no_figures_if_the_server_rejects_the_key() -> None:
     with pytest.raises(AssertionError) as failed:
@@ -90,7 +116,7 @@ def test_a_wrong_response_after_right_ones_ends_the_burst(last: bytes, why: str)
 def test_the_files_that_the_benchmark_adds_pass_the_checks_of_the_project(tmp_path: Path) -> None:
     project = bake(tmp_path / "baked")
     lend_environment(project, [*PYTHONS.values()][-1])
-    files = ["bench_app.py", "bench_item.py", "bench_seed.py"]
+    files = ["bench_app.py", "bench_fill.py", "bench_item.py", "bench_scale.py", "bench_seed.py"]
     for file in files:
         shutil.copy(APPS / file, project)
     run([".venv/bin/mypy", *files], project)
@@ -99,7 +125,7 @@ def test_the_files_that_the_benchmark_adds_pass_the_checks_of_the_project(tmp_pa
 # How the README quotes a line of the page, that of SQLite if there are two.
 QUOTED = {
     "hot key": r"\*\*(0\.\d+)\*\*;",
-    "hot key, no cache": r"; (0\.\d+) if each request asks the database",
+    "hot key, no cache": r"; (0\.\d+) if each request queries the database",
     "a dict behind HTTPBearer": r"`HTTPBearer` reaches (0\.\d+)",
     "a dependency that does nothing": r"a dependency that does nothing (0\.\d+)",
     "fastapi-simple-security 1.3.0": r"\| fastapi-simple-security 1\.3\.0 .* (0\.\d+) \|",

@@ -1,17 +1,21 @@
 """The files that have a project checked at every commit: valid, pinned, and saying what the Makefile says."""
 
+import json
 import re
+import shutil
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.bakery import PROJECT, PYTHONS, lend_environment, run
+from tests.bakery import PROJECT, PYTHONS, ROOT, lend_environment, run
 from tests.conftest import Bake
 from tests.validators import BIN, Validator, copied, expect_refusal
 
 GITHUB = ".github/workflows/ci.yml"
+DEPENDABOT = ".github/dependabot.yml"
+FORMS = ".github/ISSUE_TEMPLATE"
 GITLAB = ".gitlab-ci.yml"
 PRE_COMMIT = ".pre-commit-config.yaml"
 
@@ -47,6 +51,46 @@ def copy(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("validate", VALIDATORS)
 def test_it_is_valid(copy: Path, validate: Validator) -> None:
     validate(copy)
+
+
+def test_the_files_of_the_template_itself_are_valid(tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(ROOT / ".github", tmp_path / ".github")).parent
+    zizmor(copy)
+    github_schema(copy)
+    validate: list[str | Path] = [BIN / "check-jsonschema", "--builtin-schema"]
+    run([*validate, "vendor.dependabot", DEPENDABOT], copy)
+    run([*validate, "vendor.github-issue-forms", *sorted((copy / FORMS).iterdir())], copy)
+
+
+def test_the_template_is_checked_with_its_own_command_and_the_servers_of_a_project() -> None:
+    own, projects = (yaml.safe_load((folder / GITHUB).read_text("utf-8"))["jobs"] for folder in (ROOT, PROJECT))
+    assert [step["run"] for step in own["ci"]["steps"] if "run" in step] == [".ci/run"]
+    assert own["ci"]["services"] == projects["check"]["services"]
+
+
+@pytest.mark.parametrize(
+    ("deployment", "ecosystems"),
+    [
+        ("none", ["uv", "github-actions"]),
+        ("compose", ["uv", "github-actions", "docker", "docker-compose"]),
+        ("kubernetes", ["uv", "github-actions", "docker", "docker"]),
+    ],
+)
+def test_dependabot_updates_packages_actions_and_images(bake: Bake, deployment: str, ecosystems: list[str]) -> None:
+    project = bake(deployment=deployment)
+    run([BIN / "check-jsonschema", "--builtin-schema", "vendor.dependabot", DEPENDABOT], project)
+    zizmor(project)
+    updates = yaml.safe_load((project / DEPENDABOT).read_text("utf-8"))["updates"]
+    assert [update["package-ecosystem"] for update in updates] == ecosystems
+
+
+def test_editors_find_the_interpreter_the_tests_and_the_app(bake: Bake) -> None:
+    files = {path.name: path for folder in (".vscode", ".devcontainer") for path in (bake() / folder).iterdir()}
+    assert sum(len(path.read_text("utf-8").splitlines()) for path in files.values()) < 60
+    found = {name: json.loads(path.read_text("utf-8")) for name, path in files.items()}
+    assert found["settings.json"]["python.testing.pytestEnabled"]
+    assert found["launch.json"]["configurations"][0]["args"][0] == "app.main:app"
+    assert found["devcontainer.json"]["postCreateCommand"] == "make migrate"
 
 
 @pytest.mark.parametrize(
@@ -92,6 +136,18 @@ def test_both_run_the_same_targets_and_start_servers_for_the_tests_that_need_the
     assert set(re.findall(r"TEST_\w+_URL", text)) == set(re.findall(r"\"(TEST_\w+_URL)\"", tests))
     oldest = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]["requires-python"]
     assert f'["{oldest.removeprefix(">=")}", ' in text
+
+
+def test_all_files_and_pages_name_the_same_versions_of_the_servers() -> None:
+    named: dict[str, set[str]] = {"postgres": set(), "redis": set()}
+    files = [path for path in PROJECT.rglob("*") if path.suffix in {".yml", ".yaml", ".md"}]
+    for path in files:
+        for server, version in re.findall(r"(postgres|redis)(?:ql)?[: ](\d\d?)\b", path.read_text("utf-8").lower()):
+            named[server].add(version)
+    assert {server: len(versions) for server, versions in named.items()} == {"postgres": 1, "redis": 1}
+    for path in (PROJECT / "compose.yaml", PROJECT / GITHUB, PROJECT / GITLAB, PROJECT / "docs/operations.md"):
+        text = path.read_text("utf-8").lower()
+        assert all(re.search(rf"{server}(ql)?[: ]{version}\b", text) for server, (version,) in named.items()), path
 
 
 def test_a_commit_is_checked_as_make_check_does_and_needs_nothing_fetched(bake: Bake) -> None:

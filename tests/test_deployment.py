@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from tests.bakery import PROJECT, PYTHONS, bake, run
-from tests.containers import DOCKERFILE, PEPPER, ask, running, start_command
+from tests.containers import DOCKERFILE, PEPPER, ask, checked_command, running, start_command
 from tests.demo import PATIENCE, free_port
 from tests.validators import BIN, Validator, copied, expect_refusal
 
@@ -96,7 +96,7 @@ def test_it_is_valid(copy: Path, validate: Validator) -> None:
     [
         (hadolint, "Dockerfile", "FROM python:3.13-slim\n", "FROM python\n"),
         (hadolint, "Dockerfile", "WORKDIR /srv", "WORKDIR srv"),
-        (hadolint, "Dockerfile", 'CMD ["uvicorn"', "CMD uvicorn"),
+        (hadolint, "Dockerfile", 'CMD ["sh"', "CMD sh"),
         (hadolint, "Dockerfile", "uv==", "uv #"),
         (compose_schema, "compose.yaml", "read_only:", "readonly:"),
         (compose_schema, "compose.yaml", "service_completed_successfully", "service_completed"),
@@ -246,7 +246,7 @@ def test_the_autoscaler_leaves_postgresql_enough_connections() -> None:
     most = KUBERNETES["HorizontalPodAutoscaler"]["spec"]["maxReplicas"]
     surge = KUBERNETES["Deployment"]["spec"]["strategy"]["rollingUpdate"]["maxSurge"]
     migration = 1
-    names = ("SESSION_CONNECTIONS", "LOOKUP_CONNECTIONS")
+    names = ("SESSION_CONNECTIONS", "LOOKUP_CONNECTIONS", "CHECK_CONNECTIONS")
     of_each_process = sum(constant("app/core/database.py", name) for name in names)
     assert (most + surge) * of_each_process + migration <= DEFAULT_CONNECTIONS
 
@@ -353,10 +353,13 @@ def test_the_commands_migrate_serve_check_and_stop(image: Path, tmp_path: Path, 
         return done.returncode == 0
 
     assert not is_healthy()
-    with running(start_command(port), image, variables, tmp_path / "log", port) as process:
+    start = checked_command(port)
+    stopped = subprocess.run(start, cwd=image, env=variables, capture_output=True, text=True, timeout=PATIENCE)
+    assert (stopped.returncode, stopped.stderr.count("\n")) == (1, 1)
+    assert "not migrated" in stopped.stderr
+    migrate(image, variables, command)
+    with running(start, image, variables, tmp_path / "log", port) as process:
         assert is_healthy()
-        assert ask(port, "/health/ready")[0] == 503
-        migrate(image, variables, command)
         assert ask(port, "/health/ready")[0] == 200
         assert "server" not in ask(port, "/health/live")[1]
         process.send_signal(signal.SIGTERM)
@@ -452,10 +455,12 @@ def test_browsers_are_told_to_use_https(front: Front) -> None:
 def test_the_proxy_rejects_a_large_body_with_a_problem(front: Front) -> None:
     port = front.port
     blocks = [b"x" * 65_536] * 17
-    bodies: list[bytes | Iterator[bytes]] = [b"".join(blocks), iter(blocks)]
-    for body in bodies:  # declared, and in chunks
-        response = ask(port, "/v1/users/me", method="PATCH", body=body)
-        assert response[0] == 413
+    for body in (b"".join(blocks), None):  # declared, and in chunks
+        # The app may reject the missing key before the proxy has read the body.
+        for _ in range(20):
+            response = ask(port, "/v1/users/me", method="PATCH", body=body or iter(blocks))
+            if response[0] != 401:
+                break
         assert_problem(response, "content_too_large")
     assert ask(port, "/health/live", headers={"X-Long": "x" * 65_536})[0] == 431
 

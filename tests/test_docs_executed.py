@@ -13,18 +13,20 @@ from difflib import SequenceMatcher
 from pathlib import Path
 
 import pytest
+from without import commands, deleted, diffs, plan, sections, write
 
-from tests.bakery import FRUGAL, PYTHONS, ROOT, lend_environment, run
+from tests.bakery import FRUGAL, PYTHONS, ROOT, lend_environment, lend_make, run
 from tests.conftest import Bake
 from tests.demo import PATIENCE, free_port, running
-from tests.pages import BLOCK, created, diffs, follow, write
+from tests.pages import BLOCK, execute
 
 DOCS = ROOT / "{{cookiecutter.project_slug}}" / "docs"
 ADD = (DOCS / "add-a-resource.md").read_text("utf-8")
 DELETE = (DOCS / "delete-a-feature.md").read_text("utf-8")
-SECTIONS = {text.partition("\n")[0]: text for text in DELETE.split("\n## ")[1:]}
+SECTIONS = sections(DELETE)
 
 MAX_PAGE_LINES = 200
+MAX_LINES_TO_ADD = 120
 MAX_EDITED_FILES = 8
 MAX_EDITED_LINES = 40
 
@@ -48,38 +50,46 @@ def ask(port: int, key: str, method: str, path: str, body: object = None) -> tup
 
 
 def test_a_resource_is_added_and_served(project: Path) -> None:
-    follow(ADD, project, FRUGAL)
+    """The page shows excerpts of the files that its commands write."""
+    for block in BLOCK.finditer(ADD):
+        if block["language"] == "sh":
+            execute(block["text"], project, FRUGAL)
+        elif block["language"] == "python":
+            folders = [*project.glob("app/items/*.py"), *project.glob("tests/items/*.py")]
+            assert any(block["text"] in path.read_text("utf-8") for path in folders), block["text"]
+    run(["make", "check"], project, **lend_make(project), **FRUGAL)
+    run([".venv/bin/pytest", "tests/items"], project, **FRUGAL)
     port = free_port()
     with running(project, port):
-        [create] = re.findall(r"`python (-m app keys create .*?)`", ADD)
+        create = "-m app keys create admin@example.com --name items --all-scopes"
         key = run([".venv/bin/python", *create.split()], project).strip()
         status, item = ask(port, key, "POST", "/v1/items", {"name": "Lamp"})
         assert (status, item["name"]) == (201, "Lamp")
         path = f"/v1/items/{item['id']}"
         assert ask(port, key, "PATCH", path, {"name": "Desk lamp"})[1]["name"] == "Desk lamp"
-        assert ask(port, key, "GET", path)[1]["name"] == "Desk lamp"
+        assert ask(port, key, "GET", path)[1]["archived"] is False
         assert ask(port, key, "GET", "/v1/items")[1]["next_cursor"] is None
         assert ask(port, key, "DELETE", path)[0] == 204
         assert ask(port, key, "GET", path)[0] == 404
 
 
-def test_add_a_resource_says_how_many_lines_to_write() -> None:
-    files, edits = created(ADD), diffs(ADD)
-    added = [line for lines in edits.values() for line in lines if line.startswith("+")]
-    lines = sum(text.count("\n") for text in files.values()) + len(added)
-    of_tests = files["tests/items/test_router.py"].count("\n")
-    stated = f"{lines} lines, {of_tests} of them tests: {len(files)} new files and {len(edits)}\nedited files"
-    assert stated in ADD
+def test_add_a_resource_is_short() -> None:
+    assert ADD.count("\n") < MAX_LINES_TO_ADD
 
 
 def test_delete_a_feature_is_short() -> None:
     assert DELETE.count("\n") <= MAX_PAGE_LINES
 
 
+def without(project: Path, feature: str, *options: str) -> str:
+    command = ["make", "--silent", "without", f"feature={feature}", *options]
+    return run(command, project, **lend_make(project), **FRUGAL)
+
+
 @pytest.mark.parametrize("name", SECTIONS)
 def test_a_feature_is_deleted(project: Path, name: str) -> None:
     before, unused = contents(project), named_once(project / "app")
-    follow(SECTIONS[name], project, FRUGAL)
+    without(project, name)
     assert named_once(project / "app") <= unused, "nothing uses what is left"
     edits = edited_lines(before, contents(project))
     with running(project, free_port()) as key:
@@ -92,9 +102,12 @@ def test_a_feature_is_deleted(project: Path, name: str) -> None:
 def test_all_features_are_deleted_one_after_another(project: Path) -> None:
     """Between the features only imports are tidied. At the end everything is checked."""
     before, unused = count_lines(project / "app"), named_once(project / "app")
-    for section in SECTIONS.values():
-        follow(section.replace(" check test\n", "\n"), project, FRUGAL, passing_over=True)
-    run(["make", "fix", "check", "test"], project, **FRUGAL)
+    page = project / "docs/delete-a-feature.md"
+    page.write_text(DELETE.replace(" check test\n", "\n"), "utf-8")
+    for name in SECTIONS:
+        without(project, name)
+    page.write_text(DELETE, "utf-8")
+    run(["make", "fix", "check", "test"], project, **lend_make(project), **FRUGAL)
     assert named_once(project / "app") <= unused, "nothing uses what is left"
     stated = f"`app/` has {before:,} lines, and {count_lines(project / 'app'):,} without"
     assert stated in (ROOT / "README.md").read_text("utf-8").replace("\n", " ")
@@ -107,7 +120,7 @@ def contents(project: Path) -> dict[str, str]:
     return {
         str(path): (project / path).read_text("utf-8")
         for path in paths
-        if not generated & {*path.parts} and not re.search(r"_cache/|\.pyc$|\.db", str(path))
+        if not generated & {*path.parts} and not re.search(r"_cache/|\.pyc$|\.db|\.png$", str(path))
     }
 
 
@@ -129,17 +142,99 @@ def count_lines(folder: Path) -> int:
 
 
 def test_the_order_in_which_features_are_deleted_makes_no_difference(project: Path, tmp_path: Path) -> None:
-    def written(*sections: str) -> dict[Path, str]:
+    def left(*names: str) -> dict[str, str]:
         copy = Path(shutil.copytree(project, tmp_path / "copy", symlinks=True))
-        for section in sections:
-            write(section, copy, passing_over=True)
-        paths = {Path(path) for section in sections for path in diffs(section)}
-        texts = {path: (copy / path).read_text("utf-8") for path in paths}
+        for name in names:
+            write(plan(SECTIONS[name], copy), copy)
+        texts = contents(copy)
         shutil.rmtree(copy)
         return texts
 
-    for one, other in itertools.combinations(SECTIONS.values(), 2):
-        assert written(one, other) == written(other, one)
+    for names in itertools.combinations(SECTIONS, 2):
+        assert left(*names) == left(*reversed(names))
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_a_dry_run_shows_what_would_be_changed_and_changes_nothing(project: Path, tmp_path: Path, name: str) -> None:
+    before = contents(project)
+    patch = tmp_path / "patch"
+    patch.write_text(without(project, name, "dry=1"), "utf-8")
+    assert contents(project) == before
+    expected = Path(shutil.copytree(project, tmp_path / "expected", symlinks=True))
+    write(plan(SECTIONS[name], expected), expected)
+    run(["git", "apply", patch], project)
+    for path in re.findall(r"^(?:Binary|Empty) file (.*) is deleted$", patch.read_text("utf-8"), re.MULTILINE):
+        (project / path).unlink()
+    assert contents(project) == contents(expected)
+    assert not [path for path in deleted(SECTIONS[name]) if (project / path).is_file()]
+
+
+def test_every_block_that_a_section_does_not_show_has_a_checksum() -> None:
+    """Versions of packages change, and the entries of Dependabot depend on the answers."""
+    for section in SECTIONS.values():
+        hidden = {path for path, lines in diffs(section).items() if any(re.match("-.*…$", line) for line in lines)}
+        checked = {path for path, lines in diffs(section).items() if lines[0].startswith("=")}
+        assert hidden - checked <= {"pyproject.toml", ".github/dependabot.yml"}
+
+
+def test_nothing_is_deleted_if_a_block_that_the_section_does_not_show_has_changed(project: Path) -> None:
+    command = project / "app/cli/keys.py"
+    text = command.read_text("utf-8")
+    command.write_text(text.replace("(await usage.read(", "(await  usage.read("), "utf-8")
+    before = contents(project)
+    with pytest.raises(AssertionError, match=r"because lines to delete in app/cli/keys[.]py have "):
+        without(project, "usage")
+    assert contents(project) == before
+
+
+def lines_to_change(section: str) -> list[tuple[str, str]]:
+    """The first line that a section edits in each file, and its last."""
+    shown = {
+        path: [line[1:].removesuffix("…") for line in lines if line[0] in "- " and line[1:].strip("… ")]
+        for path, lines in diffs(section).items()
+    }
+    return [(path, line) for path, lines in shown.items() if lines for line in {lines[0], lines[-1]}]
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_nothing_is_deleted_if_the_project_has_changed_a_line(project: Path, name: str) -> None:
+    for path, line in lines_to_change(SECTIONS[name]):
+        text = (project / path).read_text("utf-8")
+        changed = re.sub(rf"^{re.escape(line)}", f"# mine: {line}", text, flags=re.MULTILINE)
+        (project / path).write_text(changed, "utf-8")
+        before = contents(project)
+        assert before[path] != text
+        with pytest.raises(AssertionError, match=f"{name}: nothing was changed, because {path} does not contain "):
+            without(project, name)
+        assert contents(project) == before
+        (project / path).write_text(text, "utf-8")
+
+
+def test_nothing_is_deleted_if_the_feature_is_unknown_or_already_deleted(project: Path) -> None:
+    shutil.rmtree(project / "app/metrics")
+    shutil.rmtree(project / "tests/metrics")
+    before = contents(project)
+    with pytest.raises(AssertionError, match=rf"\nmetric is not a feature. The features are {', '.join(SECTIONS)}\.\n"):
+        without(project, "metric")
+    with pytest.raises(AssertionError, match="metrics: nothing was changed, because the project contains none of "):
+        without(project, "metrics")
+    assert contents(project) == before
+
+
+def test_no_file_outside_the_project_is_deleted(project: Path, tmp_path: Path) -> None:
+    outside = Path(shutil.move(project / "app/metrics", tmp_path / "outside"))
+    (project / "app/metrics").symlink_to(outside)
+    with pytest.raises(AssertionError, match="metrics: nothing was changed, because app/metrics is a symbolic link"):
+        without(project, "metrics")
+    assert (outside / "service.py").exists()
+
+
+def test_a_failing_command_is_named_with_the_way_back(project: Path) -> None:
+    (project / "tests/test_mine.py").write_text("from app.metrics import router\n\nNAME = router.__name__\n", "utf-8")
+    with pytest.raises(AssertionError) as failed:
+        without(project, "metrics")
+    assert "\nThis command failed: make fix check test\n" in str(failed.value)
+    assert "git restore ." in str(failed.value)
 
 
 def named_once(app: Path) -> set[str]:
@@ -162,20 +257,17 @@ def defined(text: str) -> Iterator[str]:
 
 def test_every_section_searches_for_what_is_left() -> None:
     for section in SECTIONS.values():
-        *_, last = BLOCK.finditer(section)
-        assert "! grep -rnIiE" in last["text"]
+        assert commands(section)[-1].startswith("! grep -rnI")
 
 
 @pytest.mark.parametrize("page", [ADD, DELETE], ids=["add", "delete"])
 def test_everything_that_the_pages_name_exists(project: Path, page: str) -> None:
-    commands = re.findall(r"^(?:rm|touch|mkdir) (.*)$", page, re.MULTILINE)
+    commands = re.findall(r"^rm (.*)$", page, re.MULTILINE)
     typed = {word for command in commands for word in command.split() if not word.startswith("-")}
     quoted = {*re.findall(r"`([\w./-]+(?:/|\.(?:md|py|yaml)))`", page)}
-    new = created(page).keys() | (typed if page is ADD else set())
     named = typed | diffs(page).keys() | quoted
-    assert {name for name in named if not (project / name).exists()} <= new
+    assert {name for name in named if not (project / name).exists() and "/items/" not in name} == set()
     example = (project / ".env.example").read_text("utf-8")
     settings = {*re.findall(r"^(?:# )?([A-Z_]+)=", example, re.MULTILINE)}
     assert {*re.findall(r"`([A-Z_]+)=\w*`", page)} <= settings
-    anchors = {name.lower().replace(" ", "-") for name in SECTIONS}
-    assert {*re.findall(r"\]\(#([\w-]+)\)", page)} <= anchors
+    assert {*re.findall(r"\]\(#([\w-]+)\)", page)} <= SECTIONS.keys()

@@ -1,11 +1,16 @@
 """Does what docs/operations.md says, in a generated project."""
 
+import getpass
+import http.client
+import json
 import re
 import shutil
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from threading import Event
 from uuid import uuid4
@@ -14,9 +19,10 @@ import pytest
 
 from tests.bakery import PROJECT, PYTHONS, lend_environment, run, user_environ
 from tests.conftest import Bake
-from tests.containers import ask, running, start_command
+from tests.containers import DOCKERFILE, ask, running, start_command
 from tests.demo import free_port
 from tests.servers import Instance, PostgreSQL, PostgresqlStore, environment, until
+from tests.validators import BIN
 
 PAGE = (PROJECT / "docs/operations.md").read_text("utf-8")
 ADMIN = "admin@example.com"
@@ -26,6 +32,12 @@ def commands(heading: str) -> list[str]:
     """The blocks of `sh` below a heading."""
     (section,) = re.findall(rf"^##+ {heading}\n(.*?)(?=^##)", PAGE, re.MULTILINE | re.DOTALL)
     return re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+
+
+def block(language: str) -> str:
+    """The only block of the page in a language."""
+    (text,) = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    return str(text)
 
 
 def typed(text: str, project: Path, **variables: str) -> None:
@@ -71,6 +83,74 @@ def test_a_backup_of_sqlite_is_restored(project: Path, tmp_path: Path) -> None:
     assert users(project) == [ADMIN]
     with running(start_command(port), project, variables, tmp_path / "log", port):
         assert ask(port, "/v1/users/me", headers={"Authorization": f"Bearer {key}"})[0] == 200
+
+
+def required(program: str) -> str:
+    return shutil.which(program, path="/usr/sbin:/usr/bin:/bin") or pytest.skip(f"{program} is not installed")
+
+
+def test_the_unit_of_systemd_is_valid_and_starts_uvicorn_as_the_image_does(project: Path) -> None:
+    user = getpass.getuser()
+    unit = block("ini").replace("/srv/api", str(project)).replace("User=api", f"User={user}")
+    (project / "api.service").write_text(unit)
+    run([required("systemd-analyze"), "verify", "--man=no", "./api.service"], project)
+    (start,) = re.findall(r"^ExecStart=\S+/uvicorn ((?:.*\\\n)*.*)", unit, re.MULTILINE)
+    options = set(start.replace("\\\n", " ").split()) - {"--workers", "2"}
+    of_containers = {"--host", "0.0.0.0", "--port", "8000"}  # noqa: S104
+    assert options == set(DOCKERFILE.command[1:]) - of_containers
+
+
+def test_nginx_forwards_requests_and_responds_with_problems(project: Path, tmp_path: Path) -> None:
+    nginx = required("nginx")
+    port, plain_port, tls_port = (free_port() for _ in range(3))
+    certificate = ["-keyout", "key.pem", "-out", "certificate.pem", "-subj", "/CN=localhost", "-days", "1"]
+    certificate += ["-addext", "subjectAltName=IP:127.0.0.1"]
+    run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *certificate], tmp_path)
+    servers = block("nginx")
+    for old, new in (
+        ("listen 80", f"listen 127.0.0.1:{plain_port}"),
+        ("listen 443", f"listen 127.0.0.1:{tls_port}"),
+        ("127.0.0.1:8000", f"127.0.0.1:{port}"),
+        ("/etc/ssl/api.example.com.pem", f"{tmp_path}/certificate.pem"),
+        ("/etc/ssl/api.example.com.key", f"{tmp_path}/key.pem"),
+    ):
+        assert servers.count(old) == 1
+        servers = servers.replace(old, new)
+    names = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    paths = "".join(f"{name}_temp_path {tmp_path}/{name};\n" for name in names)
+    (tmp_path / "nginx.conf").write_text(
+        f"daemon off; master_process off; pid {tmp_path}/pid; error_log stderr; events {{}}\n"
+        f"http {{ access_log off; {paths} {servers} }}\n"
+    )
+    key = app(project, "start", ADMIN)
+    authorized = {"Authorization": f"Bearer {key}"}
+    variables = {"PATH": f"{project}/.venv/bin:/usr/bin:/bin", "TRUSTED_PROXIES": "127.0.0.1", "LOG_FORMAT": "json"}
+    context = ssl.create_default_context(cafile=tmp_path / "certificate.pem")
+
+    def ask_nginx(**headers: str) -> tuple[int, dict[str, str], dict[str, object]]:
+        with closing(http.client.HTTPSConnection("127.0.0.1", tls_port, context=context, timeout=10)) as connection:
+            connection.request("GET", "/v1/users/me", headers=authorized | headers)
+            response = connection.getresponse()
+            return response.status, dict(response.getheaders()), json.loads(response.read())
+
+    with running([nginx, "-c", f"{tmp_path}/nginx.conf"], tmp_path, {}, tmp_path / "nginx.log", tls_port):
+        with running(start_command(port), project, variables, tmp_path / "log", port):
+            status, headers, me = ask_nginx(**{"X-Forwarded-For": "192.0.2.1"})
+            until(lambda: "/users/me" in (tmp_path / "log").read_text())
+        assert (status, me["email"]) == (200, ADMIN)
+        assert headers["Strict-Transport-Security"] == "max-age=31536000"
+        line = next(json.loads(one) for one in (tmp_path / "log").read_text().splitlines() if "/users/me" in one)
+        assert line["client"] == "127.0.0.1"  # not what the client claims
+        status, headers, problem = ask_nginx()
+        assert (status, problem["code"], headers["Retry-After"]) == (503, "unavailable", "5")
+        status, _, body = ask(plain_port, "/v1/users/me", headers=authorized)
+        assert (status, json.loads(body)["code"]) == (403, "https_required")
+
+
+def test_the_configuration_of_caddy_is_valid(tmp_path: Path) -> None:
+    (tmp_path / "Caddyfile").write_text(block("caddyfile"))
+    run([BIN / "caddy", "validate", "--config", "Caddyfile"], tmp_path, HOME=str(tmp_path))
+    run([BIN / "caddy", "fmt", "--diff", "Caddyfile"], tmp_path, HOME=str(tmp_path))
 
 
 WRITTEN = re.compile(r"(?<![\w.$])(?:[\w-]+\.(?:env|dump|db)|\.env)(?:[.-]\w+)*")

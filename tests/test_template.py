@@ -12,19 +12,15 @@ from pathlib import Path
 import editorconfig
 import pytest
 
-from hooks.answers import DEPENDENCIES
+from hooks.answers import CHOICES, DEPENDENCIES, QUESTIONS
 from tests.bakery import PROJECT, PYTHONS, ROOT, lend_environment, run
 from tests.conftest import Bake, Cookies
 
 BRACES = re.compile(r"(?<!\$)\{\{|\{%|\{#")  # not the ${{ … }} of GitHub's workflows
 
-OPTIONS = {
-    "database": ["sqlite", "postgresql"],
-    "deployment": ["none", "compose", "kubernetes"],
-    "ci": ["none", "github", "gitlab"],
-}
+OPTIONS = {name: choices for name, choices in CHOICES.items() if name != "license"}
 ALL = [dict(zip(OPTIONS, answers, strict=True)) for answers in itertools.product(*OPTIONS.values())]
-SAYS_WHICH_DATABASE = {".env.example", "README.md"}
+VARIES_WITH = {".env.example": "database", "README.md": "database", ".github/dependabot.yml": "deployment"}
 NOT_ON_WINDOWS = re.compile(r'[<>:"|?*\\]|[. ](?:/|$)|(?:^|/)(?:aux|con|nul|prn|com\d|lpt\d)(?:[./]|$)', re.IGNORECASE)
 
 
@@ -32,22 +28,38 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_eight_questions_each_with_a_prompt_and_none_of_them_secret() -> None:
+def test_nine_questions_each_with_a_prompt_and_none_of_them_secret() -> None:
     template = json.loads((ROOT / "cookiecutter.json").read_text("utf-8"))
     questions = [name for name in template if not name.startswith("_")]
-    mine = ["project_name", "project_slug", "description", "author"]
-    assert questions == [*mine, "api_key_prefix", "database", "deployment", "ci"]
+    assert questions == [*QUESTIONS]
     assert list(template["__prompts__"]) == questions
+    for name, choices in CHOICES.items():
+        assert template[name] == [*choices]
+        assert [*template["__prompts__"][name]] == ["__prompt__", *choices]
 
 
-def test_a_project_says_which_version_it_was_made_from_and_how_to_update(bake: Bake) -> None:
+def test_a_project_records_what_it_was_generated_from(bake: Bake, template: Path) -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
-    project = bake()
-    readme = (project / "README.md").read_text("utf-8")
-    assert f"Generated from version {version} of the template" in readme
-    assert "$ cruft update" in readme
-    assert f"cruft link ADDRESS --checkout v{version}" in readme
-    assert tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["tool"]["cruft"] == {"skip": [".env"]}
+    metadata = tomllib.loads((bake() / "pyproject.toml").read_text("utf-8"))
+    assert metadata["tool"]["app"]["template"] == {"address": str(template), "commit": "", "version": version}
+    assert metadata["tool"]["cruft"] == {"skip": [".env"]}
+
+
+def test_the_newest_version_in_the_changelog_is_that_of_the_template() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    assert json.loads((ROOT / "cookiecutter.json").read_text("utf-8"))["_version"] == version
+    headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert headings[0] == version
+
+
+@pytest.mark.parametrize("license_id", CHOICES["license"])
+def test_the_license_is_a_file_and_in_the_metadata(bake: Bake, license_id: str) -> None:
+    project = bake(license=license_id, author="Ann & Co.")
+    text = (project / "LICENSE").read_text("utf-8")
+    assert "Copyright (c) Ann & Co." in text or "Copyright Ann & Co." in text
+    assert "AUTHOR" not in text.replace("AUTHORS", "")
+    metadata = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["project"]
+    assert metadata["license"] == {"proprietary": "LicenseRef-Proprietary"}.get(license_id, license_id)
 
 
 def test_python_is_copied_as_it_is(bake: Bake, template: Path) -> None:
@@ -64,7 +76,15 @@ def test_only_these_files_hold_jinja_and_at_most_five_conditions(template: Path)
     rendered = {
         name: text.decode() for name, text in contents(template / PROJECT.name).items() if b"cookiecutter." in text
     }
-    assert set(rendered) <= {".env.example", ".gitleaks.toml", "LICENSE", "README.md", "pyproject.toml"}
+    assert set(rendered) <= {
+        ".cruft.json",
+        ".env.example",
+        ".github/dependabot.yml",
+        ".gitleaks.toml",
+        "LICENSE",
+        "README.md",
+        "pyproject.toml",
+    }
     assert sum(len(re.findall(r"\{%-?\s*(?:if|elif)\b", text)) for text in rendered.values()) <= 5
 
 
@@ -75,9 +95,9 @@ def test_all_combinations_bake_and_share_what_they_have_in_common(bake: Bake, te
         assert_is_rendered(project)
         assert f"\nDATABASE_URL={answers['database']}://" in project.pop(".env").decode()
         for name, text in project.items():
-            versions.setdefault((name, answers["database"] if name in SAYS_WHICH_DATABASE else "any"), set()).add(text)
+            versions.setdefault((name, answers.get(VARIES_WITH.get(name, ""), "any")), set()).add(text)
     assert [name for name, texts in versions.items() if len(texts) > 1] == []
-    assert {name for name, _ in versions} == contents(template / PROJECT.name).keys()
+    assert {name for name, _ in versions} == contents(template / PROJECT.name).keys() - {".cruft.json"}
 
 
 ACTIVE = re.compile(r"^([A-Z_]+)=", re.MULTILINE)
@@ -104,6 +124,8 @@ def test_a_new_default_in_the_settings_takes_effect(bake: Bake) -> None:
 
 def assert_is_rendered(project: dict[str, bytes]) -> None:
     for name, text in project.items():
+        if name.endswith(".png"):
+            continue
         assert b"cookiecutter." not in text, name
         assert b"\r" not in text, name
         if not name.endswith(".py"):  # there, {{ is a brace in an f-string
@@ -119,21 +141,26 @@ def test_windows_can_hold_every_file(template: Path) -> None:
 
 def test_every_file_is_as_its_editorconfig_says(template: Path) -> None:
     for path in template.rglob("*"):
-        text = path.read_text("utf-8") if path.is_file() and path.suffix != ".pyc" else ""
+        text = path.read_text("utf-8") if path.is_file() and path.suffix not in {".png", ".pyc"} else ""
         if text:
             says = editorconfig.get_properties(str(path))
-            code = re.sub(r'""".*?"""', "", text, flags=re.DOTALL)  # prose has lists
+            code = re.sub(r'""".*?"""|/\*.*?\*/', "", text, flags=re.DOTALL)  # prose has lists
             first_indent = re.search(r"^[ \t]+(?=\S)", code, re.MULTILINE)
             indent = "\t" if says["indent_style"] == "tab" else " " * int(says["indent_size"])
-            assert path.suffix == ".md" or not first_indent or first_indent[0] == indent, path
+            assert path.suffix in {".md", ".txt"} or not first_indent or first_indent[0] == indent, path
             assert text.endswith("\n"), path
             assert not re.search(r"[ \t\r]$", text, re.MULTILINE), path
+
+
+def targets_of(makefile: str) -> list[str]:
+    """Without the lines that only set a variable of a target."""
+    return re.findall(r"^([a-z]+):(?!.*:=)", makefile, re.MULTILINE)
 
 
 @pytest.mark.parametrize("folder", [ROOT, PROJECT], ids=["template", "project"])
 def test_make_help_lists_every_target(folder: Path) -> None:
     makefile = (folder / "Makefile").read_text("utf-8")
-    targets = re.findall(r"^([a-z]+):", makefile, re.MULTILINE)
+    targets = targets_of(makefile)
     assert [line.split()[0] for line in run(["make", "help"], folder).splitlines()] == targets
     assert f".PHONY: {' '.join(targets)}\n" in makefile
 
@@ -141,7 +168,7 @@ def test_make_help_lists_every_target(folder: Path) -> None:
 def test_the_projects_readme_lists_every_target(bake: Bake) -> None:
     project = bake()
     listed = re.findall(r"^\| `make ([a-z]+)", (project / "README.md").read_text("utf-8"), re.MULTILINE)
-    assert ["help", *listed] == re.findall(r"^([a-z]+):", (project / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert ["help", *listed] == targets_of((project / "Makefile").read_text("utf-8"))
 
 
 def test_two_bakes_differ_in_their_env_only(bake: Bake) -> None:
@@ -165,7 +192,7 @@ def test_deployment_and_ci_are_made_of_whole_files(bake: Bake) -> None:
     added = {
         ("compose", "none"): image | {"Caddyfile", "compose.yaml"},
         ("kubernetes", "none"): image | manifests,
-        ("none", "github"): {".github/workflows/ci.yml"},
+        ("none", "github"): {".github/dependabot.yml", ".github/workflows/ci.yml"},
         ("none", "gitlab"): {".gitlab-ci.yml"},
     }
     for (deployment, ci), files in added.items():

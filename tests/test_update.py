@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -91,13 +92,16 @@ METRICS_ENV = """
 # Metrics
 # Whether /metrics exists. It requires a key with the scope metrics:read.
 # METRICS_ENABLED=false
+# A folder in which several workers on this machine share their metrics, so that each can show those
+# of all. Empty: each process shows its own.
+# PROMETHEUS_MULTIPROC_DIR=
 """
 # What the owner of a project does: add notes and a setting, delete metrics.
 EDITS: Edits = {
     "app/main.py": {
         "from app.settings": "from app.notes.router import router as notes_router\nfrom app.settings",
         "(audit_router)\n": "(audit_router)\n    app.include_router(notes_router)\n",
-        "import metrics, usage\n": "import usage\n",
+        "import console, metrics, usage\n": "import console, usage\n",
         "    metrics,\n": "",
     },
     "app/auth/scopes.py": {'    METRICS_READ = "metrics:read"\n': ""},
@@ -107,7 +111,11 @@ EDITS: Edits = {
         "# debug, info": "# The first word of every note.\n# GREETING=Hello\n\n# debug, info",
     },
     ".env": {"# RATE_LIMIT=600/minute\n": "RATE_LIMIT=60/minute\n"},
-    "pyproject.toml": {'version = "0.1.0"\n': 'version = "2.4.1"\n'},
+    "pyproject.toml": {'"my-api"\nversion = "0.1.0"\n': '"my-api"\nversion = "2.4.1"\n'},
+    "docs/operations.md": {
+        "[`test_workers.py::test_each_worker_shows_the_metrics_of_all`]": "",
+        "[`test_workers.py::test_old_files_are_deleted_at_the_start`]": "",
+    },
     "README.md": {"An HTTP API with users and API keys, built with FastAPI, SQLModel and Alembic.\n": "Ask Ann.\n"},
 }
 OWN = {
@@ -119,8 +127,8 @@ OWN = {
     "tests/notes/test_router.py": TEST,
     "compose.yaml": "services: {}\n",  # the name of a file that another answer would have brought
 }
-DELETED = [*(f"app/metrics/{name}.py" for name in ("__init__", "router", "service", "settings"))]
-DELETED += ["tests/metrics/__init__.py", "tests/metrics/test_router.py"]
+DELETED = [*(f"app/metrics/{name}.py" for name in ("__init__", "router", "service", "settings", "workers"))]
+DELETED += [f"tests/metrics/{name}.py" for name in ("__init__", "test_router", "test_workers")]
 
 # The next version of the template, simulated: a setting, a table and other text.
 NEXT_EDITS: Edits = {
@@ -202,7 +210,7 @@ def head(project: Path) -> str:
 def everything(project: Path) -> dict[str, str]:
     files = git(project, "ls-files", "--cached", "--others", "--exclude-standard", "-z").split("\0")
     existing = [name for name in [*filter(None, files), ".env"] if (project / name).exists()]
-    return {name: (project / name).read_text("utf-8") for name in existing}
+    return {name: (project / name).read_text("utf-8", errors="replace") for name in existing}
 
 
 def create(repository: Path, folder: Path, *options: str) -> Path:
@@ -249,13 +257,49 @@ def assert_is_merged(before: Mapping[str, str], after: Mapping[str, str]) -> Non
                 assert old in new or old not in after[name]
 
 
-def test_a_project_that_cookiecutter_created_is_linked_and_has_no_differences(
-    cookies: Cookies, repository: Path
-) -> None:
-    project = cookies.bake(extra_context={}, template=str(repository)).project_path
+def test_a_project_that_cookiecutter_created_has_no_differences(cookies: Cookies, repository: Path) -> None:
+    project = cookies.bake(extra_context={"license": "Apache-2.0"}, template=str(repository)).project_path
     assert project
     git(project, "init", "--quiet")
-    run([CRUFT, "link", str(repository), "--no-input"], project, **GIT)
     commit(project, "created")
     assert run([CRUFT, "diff", "--exit-code"], project, **GIT).count("diff --git") == 0
     assert "up to date" in run([CRUFT, "check"], project, **GIT)
+
+
+@pytest.mark.parametrize("spelling", [".", "../repository", "{}", "git+file://{}"])
+def test_a_project_records_the_address_and_the_commit_of_its_template(
+    repository: Path, tmp_path: Path, spelling: str
+) -> None:
+    address = spelling.format(repository)
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "cookiecutter", "--no-input", f"--output-dir={out}", address]
+    run(command, repository, HOME=str(tmp_path))
+    record = tomllib.loads((out / "my-api/pyproject.toml").read_text("utf-8"))["tool"]["app"]["template"]
+    state = json.loads((out / "my-api/.cruft.json").read_text("utf-8"))
+    expected = address.removeprefix("git+") if "://" in address else str(repository)
+    assert (record["address"], state["template"]) == (expected, expected)
+    assert record["commit"] == state["commit"] == git(repository, "rev-parse", "HEAD").strip()
+
+
+def test_a_project_that_cookiecutter_created_is_updated_as_its_readme_says(cookies: Cookies, repository: Path) -> None:
+    git(repository, "checkout", "--quiet", "HEAD~1")
+    result = cookies.bake(extra_context={"project_name": "Ann's API"}, template=str(repository))
+    git(repository, "checkout", "--quiet", "-")
+    project = result.project_path
+    assert project
+    git(project, "init", "--quiet")
+    commit(project, "created")
+    record = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["tool"]["app"]["template"]
+    assert record["commit"] == git(repository, "rev-parse", "HEAD~1").strip()
+
+    readme = (project / "README.md").read_text("utf-8").partition("## Update")[2].partition("\n## ")[0]
+    (command,) = re.findall(r"^\$ (.*)", readme, re.MULTILINE)
+    command = command.replace(".venv/bin/uv", f"{sys.executable} -m uv") + " --skip-apply-ask"
+    printed = run(["bash", "-euc", command], project, **GIT)
+    assert "project is ready" not in printed
+    after = everything(project)
+    assert "The color is green." in after["README.md"]
+    assert tomllib.loads(after["pyproject.toml"])["tool"]["app"]["template"]["commit"] in git(
+        repository, "rev-parse", "HEAD"
+    )
+    assert json.loads(after[".cruft.json"])["context"]["cookiecutter"]["project_name"] == "Ann's API"

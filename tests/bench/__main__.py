@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from tests.bakery import BUILD, PYTHONS, bake, lend_environment, run
-from tests.bench import cases, changes, table
+from tests.bench import cases, changes, scale, table
 from tests.bench.databases import Database
 from tests.bench.load import WrongAnswer
 from tests.bench.measure import FULL, QUICK, Pace, Row, Section, measure
@@ -26,6 +26,7 @@ PEER_LIMIT = 20  # seconds; at 10 s a round of bcrypt
 LONGEST_NOTE = 300  # characters
 SIZES, QUICK_SIZES = [1_000, 100_000, 1_000_000], [500, 5_000]
 USED, QUICK_USED = 100_000, 1_000  # keys
+LARGE, QUICK_LARGE = 1_000_000, 1_000  # users, and as many keys
 PACKAGES = ("fastapi", "starlette", "pydantic", "sqlalchemy", "psycopg", "aiosqlite", "uvicorn", "uvloop", "httptools")
 VERSIONS = """
 import importlib.metadata, platform, sys
@@ -42,6 +43,7 @@ class Bench(NamedTuple):
     databases: list[str]
     used: int
     sizes: list[int]
+    large: int
 
     def wants(self, *names: str) -> bool:
         return not self.only or not set(names).isdisjoint(self.only)
@@ -82,8 +84,17 @@ class Bench(NamedTuple):
                     yield from self.with_database(databases[self.used])
                 if self.wants("keys"):
                     yield self.sizes_compared([databases[size] for size in self.sizes])
+            if "scale" in self.only:
+                yield self.scale(server)
         if self.wants("peers"):
             yield self.peers()
+
+    def scale(self, server: str) -> Section:
+        tell(f"{'PostgreSQL' if server else 'SQLite'} gets {self.large:,} users")
+        with Database(self.project, server, scale.SEEDED).ready() as database:
+            scale.fill(database, self.large)
+            tell("jobs on the large tables")
+            return scale.Scale(database, self.large, 2.0 if self.pace is QUICK else 20.0).section()
 
     def wanted_sizes(self) -> set[int]:
         used = {self.used} if self.wants(*cases.USUAL, "asked", "changes", "workers") else set()
@@ -119,6 +130,9 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small tables and few rounds: only checks that it works")
     parser.add_argument("--only", nargs="+", choices=cases.ALL, default=[], metavar="CASE", help=", ".join(cases.ALL))
     parser.add_argument("--keys", nargs="+", type=int, metavar="N", help="how many keys the tables of `keys` hold")
+    parser.add_argument(
+        "--size", type=int, metavar="N", help="how many users `scale` adds, which only runs with --only"
+    )
     parser.add_argument("--database", default=os.environ.get("TEST_DATABASE_URL"), metavar="URL", help="of PostgreSQL")
     return parser.parse_args()
 
@@ -141,6 +155,7 @@ def main() -> None:
             databases=["", *filter(None, [options.database])],
             used=QUICK_USED if options.quick else USED,
             sizes=options.keys or (QUICK_SIZES if options.quick else SIZES),
+            large=options.size or (QUICK_LARGE if options.quick else LARGE),
         )
         try:
             sections = list(bench.sections())

@@ -13,7 +13,7 @@ FOUND = ITEM.replace("a teapot", "0@example.com")
 NO_AUTHENTICATION = "no authentication"
 OPEN, GUARDED, QUERY, GUARDED_QUERY = "/bench/open", "/v1/bench/guarded", "/bench/query", "/v1/bench/guarded-query"
 USUAL = ("open", "nothing", "dict", "hot", "even", "wrong", "malformed", "revoked", "usage", "limit", "query")
-ALL = (*USUAL, "asked", "changes", "workers", "keys", "peers")
+ALL = (*USUAL, "asked", "changes", "workers", "keys", "peers", "scale")
 
 
 def serve(database: Database, *, workers: int = 1, cache: bool = True) -> Server:

@@ -26,6 +26,12 @@ CONCURRENT = 500  # requests with one key
 IDLE, QUICK_IDLE = 20.0, 2.0  # seconds
 IMPORTS = 5
 IMPORT = "import time, app.main; print(time.process_time())"
+HELP = """
+import atexit, runpy, sys, time
+atexit.register(lambda: print(time.process_time()))
+sys.argv = ["app", "--help"]
+runpy.run_module("app", run_name="__main__")
+"""
 
 
 class Changing(Contestant):
@@ -98,7 +104,7 @@ def rows(database: Database) -> list[Row]:
     return [Row("changes", one, contestants[0]) for one in contestants]
 
 
-def notes(database: Database, measured: Sequence[Row], idle: float) -> Iterator[str]:
+def notes(database: Database, measured: Sequence[Row], seconds: float) -> Iterator[str]:
     """What is a number and not a ratio."""
     for row in measured:
         if isinstance(row.contestant, Changing):
@@ -109,14 +115,21 @@ def notes(database: Database, measured: Sequence[Row], idle: float) -> Iterator[
         found = number(lookups_of_one_cold_key(server, database), "lookup")
         yield f"{CONCURRENT} concurrent requests with one key that is not cached: {found}"
         time.sleep(1)
-        before = server.cpu()
-        time.sleep(idle)
-        milliseconds = used(before, server.cpu()) / idle * 1000
-        yield f"idle worker: {milliseconds:.1f} ms of CPU per second"
-    environment = database.environment()
-    command = [".venv/bin/python", "-c", IMPORT]
-    seconds = [float(run(command, database.project, **environment)) for _ in range(IMPORTS)]
-    yield f"import app.main: {median(seconds):.2f} s of CPU"
+        yield idle(server, seconds)
+    yield cpu_of("import app.main", IMPORT, database)
+
+
+def idle(server: Server, seconds: float) -> str:
+    before = server.cpu()
+    time.sleep(seconds)
+    return f"idle worker: {used(before, server.cpu()) / seconds * 1000:.1f} ms of CPU per second"
+
+
+def cpu_of(name: str, program: str, database: Database) -> str:
+    """A program prints the CPU time that it has taken, in its last line."""
+    command = [".venv/bin/python", "-c", program]
+    outputs = [run(command, database.project, **database.environment()) for _ in range(IMPORTS)]
+    return f"{name}: {median(float(output.split()[-1]) for output in outputs):.2f} s of CPU"
 
 
 def lookups_of_one_cold_key(server: Server, database: Database) -> int:

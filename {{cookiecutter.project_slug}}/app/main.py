@@ -14,22 +14,22 @@ from typing import Any
 from fastapi import FastAPI
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from app import metrics, usage
+from app import console, metrics, usage
 from app.api_keys import service as api_keys
 from app.api_keys.router import router as api_keys_router
 from app.audit import service as audit
 from app.audit.router import router as audit_router
 from app.auth import key_format
-from app.auth.credentials import CredentialsMiddleware, keys_in_query
+from app.auth.credentials import CredentialsMiddleware, contains_key
 from app.auth.dependencies import check_routes, describe_security
 from app.auth.middleware import AuthenticationMiddleware
 from app.auth.rate_limit import RateLimiter
 from app.auth.verifier import Verifier
-from app.core import health, middleware
+from app.core import health, middleware, pages
 from app.core.cors import CorsMiddleware
 from app.core.database import Database
 from app.core.errors import add_error_handlers
-from app.core.logging import configure_logging
+from app.core.logging import configure_logging, send_to_opentelemetry
 from app.core.openapi import describe_errors
 from app.core.retention import purge_daily
 from app.core.server import configure_uvicorn
@@ -40,12 +40,29 @@ from app.users.router import router as users_router
 logger = logging.getLogger(__name__)
 
 # If any other route needs no API key, the app does not start.
-PUBLIC = {"/health/live", "/health/ready", "/docs", "/openapi.json"}
+PUBLIC = {
+    "/",
+    "/health/live",
+    "/health/ready",
+    "/openapi.json",
+    "/docs",
+    "/docs/{path:path}",
+    "/console",
+    "/console/{path:path}",
+}
+
+TAGS = [
+    {"name": "users", "description": "The owners of API keys."},
+    {"name": "api keys", "description": "`current` stands for the calling key in every path."},
+    {"name": "audit events", "description": "Who changed what, and when."},
+    {"name": "monitoring", "description": "For probes and monitoring systems."},
+]
 
 FEATURES: tuple[ModuleType, ...] = (
     # Delete one with docs/delete-a-feature.md.
     usage,
     metrics,
+    console,
 )
 
 
@@ -69,18 +86,23 @@ def create_app(settings: Settings | None = None, database: Database | None = Non
         description=PYPROJECT["project"]["description"],
         version=PYPROJECT["project"]["version"],
         lifespan=lifespan,
-        docs_url="/docs" if settings.docs_are_public else None,
+        openapi_tags=TAGS,
+        servers=[{"url": "/"}],  # behind a sub-path, FastAPI adds it as the first server
+        docs_url=None,
         openapi_url="/openapi.json" if settings.docs_are_public else None,
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
         generate_unique_id_function=lambda route: route.name,
         redirect_slashes=False,
-        # OpenTelemetry would put the query, and a key in it, into each span.
-        telemetry={"exclude": lambda scope: bool(keys_in_query(scope))},
+        # OpenTelemetry would put the path and the query, and a key in them, into each span.
+        telemetry={"exclude": contains_key},
     )
     add_error_handlers(app, realm=PYPROJECT["project"]["name"])
     app.state.settings = settings
-    app.state.database = database or Database(settings.database_url)
+    app.state.database = database or Database(
+        settings.database_url,
+        pooler=settings.database_pooler,
+        replica_url=settings.database_replica_url,
+    )
     app.state.readiness = health.Readiness(app.state.database)
     app.state.verifier = Verifier(settings, app.state.database)
     app.state.rate_limiter = RateLimiter(settings)
@@ -90,6 +112,9 @@ def create_app(settings: Settings | None = None, database: Database | None = Non
     app.state.retention = [*audit.retention(settings), *api_keys.retention(settings)]
     app.state.lifespan.append(partial(purge_daily, app.state.database, app.state.retention))
 
+    pages.serve_home(app)
+    if settings.docs_are_public:
+        pages.serve_docs(app)
     app.include_router(health.router)
     app.include_router(users_router)
     app.include_router(api_keys_router)
@@ -109,6 +134,7 @@ def add_middleware(app: FastAPI, settings: Settings) -> None:
     if settings.trusted_proxies:
         proxies = [one for network in settings.trusted_proxies for one in spellings(network)]
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=proxies)
+        app.add_middleware(middleware.UnixSocketMiddleware)
     app.add_middleware(middleware.ErrorMiddleware)
     if settings.cors_origins:
         app.add_middleware(CorsMiddleware, allow_origins=settings.cors_origins)
@@ -119,6 +145,7 @@ def add_middleware(app: FastAPI, settings: Settings) -> None:
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    send_to_opentelemetry(key_format.redact)
     check_routes(app, PUBLIC)  # again, for routes that were added to the finished app
     if problem := await health.find_problem(app.state.database):
         logger.error("not ready: %s", problem)

@@ -1,7 +1,9 @@
 """The settings that several parts of the app share. Each feature keeps its own beside its code."""
 
+import re
 import tomllib
 from functools import cache, partial
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
@@ -9,15 +11,17 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    IPvAnyNetwork,
+    PlainValidator,
     SecretStr,
     ValidationError,
     field_validator,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy.engine import make_url
 
-from app.core.types import RateLimit, without_mapping
+from app.core.types import Proxy, RateLimit, without_mapping
 from app.core.urls import check_database_url, check_origin, check_redis_url
 
 ROOT = Path(__file__).parent.parent
@@ -50,6 +54,19 @@ def _parse_peppers(value: object) -> object:
     return peppers
 
 
+def _check_prefix(value: str) -> str:
+    if not re.fullmatch("[a-z][a-z0-9]{1,9}", value):
+        raise ValueError("must be 2 to 10 lower-case letters and digits, for example acme")
+    return value
+
+
+def _parse_proxy(value: str) -> Proxy:
+    try:
+        return "unix" if value == "unix" else without_mapping(ip_network(value))
+    except ValueError:
+        raise ValueError('must be addresses or networks such as 10.0.0.0/8, or "unix"') from None
+
+
 def _check_peppers(peppers: dict[int, SecretStr]) -> dict[int, SecretStr]:
     if not peppers:
         raise ValueError("must contain at least one pepper")
@@ -67,7 +84,8 @@ def _check_peppers(peppers: dict[int, SecretStr]) -> dict[int, SecretStr]:
 
 DatabaseUrl = Annotated[str, AfterValidator(partial(check_database_url, folder=ROOT))]
 RedisUrl = Annotated[str, AfterValidator(check_redis_url)]
-Network = Annotated[IPvAnyNetwork, AfterValidator(without_mapping)]
+Prefix = Annotated[str, AfterValidator(_check_prefix)]
+TrustedProxy = Annotated[Proxy, PlainValidator(_parse_proxy)]
 Origin = Annotated[str, AfterValidator(check_origin)]
 CommaSeparated = Annotated[list[T], NoDecode, BeforeValidator(_split)]
 Peppers = Annotated[
@@ -88,7 +106,7 @@ class EnvSettings(BaseSettings):
     @field_validator("*", mode="before")
     @classmethod
     def _empty_means_none(cls, value: object) -> object:
-        return None if value == "" else value
+        return (value.strip() or None) if isinstance(value, str) else value
 
 
 class Settings(EnvSettings):
@@ -97,9 +115,9 @@ class Settings(EnvSettings):
     project_name: str = PYPROJECT["tool"]["app"]["project_name"]
     environment: Literal["development", "test", "production"] = "development"
     database_url: Annotated[DatabaseUrl, Field(repr=False)]
-    api_key_prefix: str = Field(
-        default=PYPROJECT["tool"]["app"]["api_key_prefix"], pattern=r"^[a-z][a-z0-9]{1,9}$"
-    )
+    database_pooler: bool = False
+    database_replica_url: Annotated[DatabaseUrl | None, Field(repr=False)] = None
+    api_key_prefix: Prefix = PYPROJECT["tool"]["app"]["api_key_prefix"]
     api_key_peppers: Peppers
     api_key_expire_days: int = Field(default=15, ge=1, le=36_500)
     api_key_max_expire_days: int | None = Field(default=None, ge=1, le=36_500)
@@ -113,7 +131,7 @@ class Settings(EnvSettings):
     redis_url: Annotated[RedisUrl | None, Field(repr=False)] = None
     request_body_limit: int = Field(default=65_536, ge=1)
     request_timeout_seconds: float = Field(default=10, gt=0, le=3600)
-    trusted_proxies: CommaSeparated[Network] = []
+    trusted_proxies: CommaSeparated[TrustedProxy] = []
     cors_origins: CommaSeparated[Origin] = []
     docs_enabled: bool | None = None
     log_format: Literal["console", "json"] = "console"
@@ -124,6 +142,16 @@ class Settings(EnvSettings):
         maximum = self.api_key_max_expire_days
         if maximum and self.api_key_expire_days > maximum:
             raise ValueError("API_KEY_EXPIRE_DAYS must not exceed API_KEY_MAX_EXPIRE_DAYS")
+        return self
+
+    @model_validator(mode="after")
+    def _check_databases(self) -> Self:
+        urls = [make_url(url) for url in (self.database_url, self.database_replica_url) if url]
+        if self.database_replica_url and any(url.get_backend_name() == "sqlite" for url in urls):
+            raise ValueError("DATABASE_REPLICA_URL: must name a replica of PostgreSQL")
+        options = [str(url.query.get("options", "")) for url in urls]
+        if self.database_pooler and any(option.strip().startswith("-") for option in options):
+            raise ValueError("DATABASE_POOLER: a pooler drops options of a URL; use ALTER ROLE")
         return self
 
     @property
@@ -147,14 +175,17 @@ def load_settings(kind: type[SettingsT]) -> SettingsT:
     except (OSError, UnicodeDecodeError) as error:
         raise SystemExit(f"{ROOT / '.env'} cannot be read: {error}.") from None
     except ValidationError as error:
-        sentences = []
-        for one in error.errors():
-            variable = "".join(str(part).upper() for part in one["loc"][:1])
-            message = one["msg"].removeprefix("Value error, ")
-            if one["type"] == "missing" or one["input"] is None:
-                message = "set it in the environment or in .env; .env.example explains it"
-            sentences.append(f"{variable}: {message}.".removeprefix(": "))
+        sentences = dict.fromkeys(map(_sentence, error.errors()))  # in order, without duplicates
         raise SystemExit("\n".join(sentences)) from None
+
+
+def _sentence(error: ErrorDetails) -> str:
+    variable = "".join(str(part).upper() for part in error["loc"][:1])
+    message = re.sub("^Value error, |, unable to .*", "", error["msg"])
+    message = message.replace("Input should", "must").replace("a valid boolean", "true or false")
+    if error["type"] == "missing" or error["input"] is None:
+        message = "set it in the environment or in .env; .env.example explains it"
+    return f"{variable}: {message}.".removeprefix(": ")
 
 
 @cache

@@ -7,6 +7,7 @@ from app.settings import ROOT, EnvSettings, Settings
 
 PEPPER = "gZ0b-3m1Qe7xU9fWc5sKt8yRj2vHnL4aPdXo6iTuEMk"
 
+ENV_FILE = EnvSettings.model_config["env_file"]
 EnvSettings.model_config["env_file"] = None
 Settings.model_config["env_file"] = None
 

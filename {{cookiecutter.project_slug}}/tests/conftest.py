@@ -3,9 +3,12 @@
 Each test works inside a transaction that is rolled back.
 """
 
+import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -45,22 +48,30 @@ class MakeDatabase(Protocol):
 
 @pytest.fixture(scope="session")
 def make_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeDatabase]:
-    """Makes databases that nothing else uses, and drops them in the end; gives their URLs."""
+    """Makes databases that nothing else uses, and drops them in the end; gives their URLs.
+
+    Only one is migrated. The other migrated ones are copies of it.
+    """
     names: list[str] = []
 
+    @cache
+    def migrated_database() -> str | None:
+        url = make(migrated=False)
+        command.upgrade(alembic_config(url), "head")
+        return make_url(url).database
+
     def make(*, migrated: bool = True) -> str:
+        template = migrated_database() if migrated else None
         if TEST_DATABASE_URL is None:
-            url = f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('database') / 'test.db'}"
-        else:
-            names.append(f"test_{uuid4().hex}")
-            _on_server(f"CREATE DATABASE {names[-1]}")
-            server = make_url(TEST_DATABASE_URL).set(
-                drivername="postgresql+psycopg", database=names[-1]
-            )
-            url = server.render_as_string(hide_password=False)
-        if migrated:
-            command.upgrade(alembic_config(url), "head")
-        return url
+            file = tmp_path_factory.mktemp("database") / "test.db"
+            if template:
+                shutil.copy(template, file)
+            return f"sqlite+aiosqlite:///{file}"
+        names.append(f"test_{uuid4().hex}")
+        _on_server(f"CREATE DATABASE {names[-1]} TEMPLATE {template or 'template1'}")
+        server = make_url(TEST_DATABASE_URL)
+        url = server.set(drivername="postgresql+psycopg", database=names[-1])
+        return url.render_as_string(hide_password=False)
 
     yield make
     for name in names:
@@ -112,7 +123,11 @@ class RollbackDatabase(Database):
             await session.commit()
 
     async def fetch_all(
-        self, query: Executable, parameters: Mapping[str, object] | None = None
+        self,
+        query: Executable,
+        parameters: Mapping[str, object] | None = None,
+        *,
+        is_check: bool = False,
     ) -> Sequence[Row[*tuple[Any, ...]]]:  # Any: as in Database
         return (await self.only_connection.execute(query, parameters)).all()
 
@@ -224,6 +239,20 @@ async def no_auth(app: FastAPI, client: AsyncClient, as_user: AsUser) -> AsyncCl
     caller = Caller(admin.key.id, admin.user.id, frozenset(Scope))
     app.dependency_overrides[get_caller] = lambda: caller
     return client
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Records the seconds of each `asyncio.sleep`, and does not wait."""
+    found: list[float] = []
+    sleep = asyncio.sleep
+
+    async def record(seconds: float) -> None:
+        found.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", record)
+    return found
 
 
 class ChangeKey(Protocol):

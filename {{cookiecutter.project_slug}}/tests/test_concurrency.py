@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 from httpx import Response
-from sqlmodel import delete, func, select
+from sqlmodel import delete, false, func, select, update
 
 from app.api_keys import service as api_keys
 from app.api_keys.models import UserApiKey
@@ -210,6 +210,15 @@ async def test_concurrent_requests_cannot_create_two_users_with_one_email(
     emails = ["Same@example.com", "same@EXAMPLE.com"] * 5
     creates = [admin.post("/v1/users", json={"email": email}) for email in emails]
     assert await statuses(*creates) == {201: 1, 409: 9}
+
+
+async def test_a_request_that_only_reads_does_not_wait_for_a_writer(
+    as_user: AsUser, database: Database
+) -> None:
+    me = await as_user()
+    async with database.session() as writer:
+        await writer.exec(update(User).where(false()).values(is_active=False))
+        assert (await asyncio.wait_for(me.get(KEYS), 4)).status_code == 200
 
 
 async def test_more_requests_than_connections_wait_for_each_other(as_user: AsUser) -> None:

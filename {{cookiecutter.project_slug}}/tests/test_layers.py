@@ -21,7 +21,7 @@ def layer_of(module: str) -> int:
             return 2
         case ["auth", *_]:
             return 3
-        case ["main" | "cli" | "__main__", *_]:
+        case ["main" | "check" | "cli" | "__main__", *_]:
             return 5
     return 4  # a feature
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import cast
-from unittest.mock import AsyncMock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Security, WebSocket
@@ -31,6 +31,16 @@ def operations(app: FastAPI) -> list[tuple[str, str]]:
     """Method and path of every operation that needs a key."""
     paths = app.openapi()["paths"]
     return [(method, path) for path in paths if path not in PUBLIC for method in paths[path]]
+
+
+def test_the_app_connects_as_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = Mock()
+    monkeypatch.setattr(main, "Database", connect)
+    primary, replica = "postgresql+psycopg://one/db", "postgresql+psycopg://two/db"
+    create_app(
+        make_settings(database_url=primary, database_replica_url=replica, database_pooler=True)
+    )
+    connect.assert_called_once_with(primary, pooler=True, replica_url=replica)
 
 
 @pytest.mark.parametrize("settings", [{"failed_auth_limit": None}], indirect=True)
@@ -145,6 +155,13 @@ async def test_a_route_that_depends_on_the_caller_or_is_public_does_not_stop_the
 
 def test_every_public_path_exists(app: FastAPI) -> None:
     assert {route.path for route in iter_route_contexts(app.routes)} >= PUBLIC
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/docs", "/openapi.json"])
+async def test_head_works_like_get(client: AsyncClient, path: str) -> None:
+    head, get = await client.head(path), await client.get(path)
+    assert head.status_code == 200
+    assert head.headers["content-type"] == get.headers["content-type"]
 
 
 async def connect(app: FastAPI, path: str, *headers: tuple[bytes, bytes]) -> list[Message]:

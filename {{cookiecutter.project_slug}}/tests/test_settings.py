@@ -5,7 +5,7 @@ from pydantic import SecretStr, ValidationError
 from sqlalchemy.engine import make_url
 
 from app.settings import ROOT, Settings, get_settings, load_settings
-from tests import PEPPER
+from tests import ENV_FILE, PEPPER
 from tests.conftest import make_settings
 
 
@@ -18,16 +18,16 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def test_the_environment_is_read(environment: pytest.MonkeyPatch) -> None:
-    environment.setenv("API_KEY_PEPPERS", f"1:{PEPPER}, 2:{PEPPER[::-1]}")
-    environment.setenv("TRUSTED_PROXIES", "10.0.0.0/8, 192.0.2.1")
+    environment.setenv("API_KEY_PEPPERS", f"1:{PEPPER} , 2:{PEPPER[::-1]}")
+    environment.setenv("TRUSTED_PROXIES", "10.0.0.0/8, 192.0.2.1, unix")
     settings = load_settings(Settings)
     assert settings.api_key_peppers == {1: SecretStr(PEPPER), 2: SecretStr(PEPPER[::-1])}
-    assert [*map(str, settings.trusted_proxies)] == ["10.0.0.0/8", "192.0.2.1/32"]
+    assert [*map(str, settings.trusted_proxies)] == ["10.0.0.0/8", "192.0.2.1/32", "unix"]
 
 
 def test_an_empty_value_means_none(environment: pytest.MonkeyPatch) -> None:
     for variable in ("RATE_LIMIT", "API_KEY_MAX_EXPIRE_DAYS", "CORS_ORIGINS"):
-        environment.setenv(variable, "")
+        environment.setenv(variable, " ")
     settings = load_settings(Settings)
     assert settings.rate_limit is None
     assert settings.api_key_max_expire_days is None
@@ -73,6 +73,10 @@ def test_valkey_is_redis_and_origins_are_those_that_browsers_send() -> None:
         assert make_settings(redis_url=valid).redis_url == valid
 
 
+def test_the_env_file_is_that_of_the_project() -> None:
+    assert ENV_FILE == ROOT / ".env"
+
+
 def test_an_env_file_that_cannot_be_read_is_one_sentence(
     environment: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -97,16 +101,23 @@ def test_an_env_file_that_cannot_be_read_is_one_sentence(
         ("API_KEY_PEPPERS", f"1:<{PEPPER}>", "pepper 1 looks like a placeholder"),
         ("DATABASE_URL", None, "set it in the environment or in .env"),
         ("DATABASE_URL", "mysql://me:secret@host/db", "must start with sqlite:// or postgresql://"),
-        ("DATABASE_URL", "app.db", "must be a URL"),
-        ("DATABASE_URL", "postgresql://me:pa@secret@host/db", "must be a URL; percent-encode"),
-        ("DATABASE_URL", "postgresql://me:pa@ss:secret@host/db", "must be a URL; percent-encode"),
-        ("DATABASE_URL", "postgresql://me:1/secret@host:x/db", "must be a URL; percent-encode"),
+        ("DATABASE_URL", "app.db", "must be a URL such as"),
+        ("DATABASE_URL", '"sqlite:///app.db"', "must be a URL such as"),
+        ("DATABASE_URL", "postgresql://host:99999/db", "must be a URL such as"),
+        ("DATABASE_URL", "postgresql://me:pa@secret@host/db", "must be a URL such as"),
+        ("DATABASE_URL", "postgresql://me:pa@ss:secret@host/db", "must be a URL such as"),
+        ("DATABASE_URL", "postgresql://me:1/secret@host:x/db", "must be a URL such as"),
         ("DATABASE_URL", "postgresql://me:secret@h1:5432,h2:5432/db", "must name one host"),
+        ("DATABASE_URL", "postgresql://h1,h2/db", "must name one host"),
+        ("DATABASE_URL", "postgresql:///db?port=secret", "has an invalid host or port"),
+        ("DATABASE_URL", "sqlite:///./", "must name a file"),
         ("DATABASE_URL", "sqlite://", "must name a file"),
         ("DATABASE_URL", "sqlite:///:memory:", "must name a file"),
         ("DATABASE_URL", "sqlite:///file::memory:?uri=true", "must name a file"),
         ("DATABASE_URL", "sqlite:///file:a?mode=memory&uri=true", "must name a file"),
         ("DATABASE_URL", "sqlite://app.db", "needs three slashes"),
+        ("DATABASE_REPLICA_URL", "sqlite:///copy.db", "must name a replica of PostgreSQL"),
+        ("DATABASE_REPLICA_URL", "postgresql://host/db", "must name a replica of PostgreSQL"),
         ("REDIS_URL", "127.0.0.1:6379", "must be redis://host:port/0"),
         ("REDIS_URL", "redis+sentinel://host", "must be redis://host:port/0"),
         ("REDIS_URL", "redis://:secret@", "must be redis://host:port/0"),
@@ -118,15 +129,17 @@ def test_an_env_file_that_cannot_be_read_is_one_sentence(
         ("CORS_ORIGINS", "front.example", "must be origins such as"),
         ("CORS_ORIGINS", '["https://front.example"]', "must be origins such as"),
         ("CORS_ORIGINS", "https://*.example.com", "must be origins such as"),
-        ("API_KEY_PREFIX", "Acme", "String should match pattern"),
-        ("API_KEY_EXPIRE_DAYS", "0", "Input should be greater than or equal to 1"),
-        ("API_KEY_CACHE_SECONDS", "11", "Input should be less than or equal to 10"),
-        ("API_KEY_LOCATIONS", "cookie", "Input should be 'bearer', 'header' or 'query'"),
+        ("API_KEY_PREFIX", "Acme", "must be 2 to 10 lower-case letters and digits"),
+        ("API_KEY_EXPIRE_DAYS", "0", "must be greater than or equal to 1"),
+        ("API_KEY_CACHE_SECONDS", "11", "must be less than or equal to 10"),
+        ("API_KEY_LOCATIONS", "cookie,foo", "must be 'bearer', 'header' or 'query'."),
         ("API_KEY_LOCATIONS", "", "set it in the environment or in .env"),
-        ("RATE_LIMIT", "fast", "String should match pattern"),
-        ("REQUEST_BODY_LIMIT", "0", "Input should be greater than or equal to 1"),
-        ("TRUSTED_PROXIES", "everybody", "value is not a valid IPv4 or IPv6 network"),
-        ("ENVIRONMENT", "staging", "Input should be 'development', 'test' or 'production'"),
+        ("RATE_LIMIT", "fast", "must be a number per second, minute, hour or day"),
+        ("DOCS_ENABLED", "maybe", "must be true or false."),
+        ("REQUEST_BODY_LIMIT", "64k", "must be a valid integer."),
+        ("REQUEST_BODY_LIMIT", "0", "must be greater than or equal to 1"),
+        ("TRUSTED_PROXIES", "everybody", "must be addresses or networks such as"),
+        ("ENVIRONMENT", "staging", "must be 'development', 'test' or 'production'"),
     ],
 )
 def test_an_invalid_value_stops_the_start_with_a_sentence_that_names_the_variable(
@@ -149,6 +162,21 @@ def test_the_default_expiry_must_not_exceed_the_maximum(environment: pytest.Monk
     environment.setenv("API_KEY_MAX_EXPIRE_DAYS", "14")
     with pytest.raises(SystemExit, match=r"^API_KEY_EXPIRE_DAYS must not exceed"):
         load_settings(Settings)
+
+
+@pytest.mark.parametrize("variable", ["DATABASE_URL", "DATABASE_REPLICA_URL"])
+@pytest.mark.parametrize("options", ["-c%20search_path%3Dtenant", "%20--search_path%3Dtenant"])
+def test_settings_in_a_url_that_a_pooler_would_drop_are_rejected(
+    environment: pytest.MonkeyPatch, variable: str, options: str
+) -> None:
+    environment.setenv("DATABASE_POOLER", "true")
+    environment.setenv("DATABASE_URL", "postgresql://host/db?options=endpoint%3Done")
+    load_settings(Settings)
+    environment.setenv(variable, f"postgresql://host/db?options={options}")
+    with pytest.raises(SystemExit, match=r"^DATABASE_POOLER: a pooler drops options"):
+        load_settings(Settings)
+    environment.setenv("DATABASE_POOLER", "false")
+    load_settings(Settings)
 
 
 def test_at_least_one_pepper_is_required() -> None:

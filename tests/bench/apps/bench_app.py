@@ -119,10 +119,10 @@ def count_lookups(app: FastAPI) -> None:
     fetch_all = app.state.database.fetch_all
 
     async def counted(
-        query: Executable, parameters: Mapping[str, object] | None = None
+        query: Executable, parameters: Mapping[str, object] | None = None, *, is_check: bool = False
     ) -> Sequence[Row[*tuple[Any, ...]]]:
         app.state.lookups += query is FIND_KEY
-        rows: Sequence[Row[*tuple[Any, ...]]] = await fetch_all(query, parameters)
+        rows: Sequence[Row[*tuple[Any, ...]]] = await fetch_all(query, parameters, is_check=is_check)
         return rows
 
     app.state.database.fetch_all = counted

@@ -39,7 +39,7 @@ class Status(StrEnum):
 class UserApiKey(SQLModel, table=True):
     """A key without its secret, which cannot be derived from what is stored here."""
 
-    __tablename__ = "user_api_keys"
+    __tablename__ = "user_api_keys"  # pyright: ignore[reportAssignmentType]
     __table_args__ = (
         Index("ix_user_api_keys_user_id_created_at", "user_id", "created_at", "id"),
         Index("ix_user_api_keys_created_at", "created_at", "id"),

@@ -1,7 +1,7 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Body, Query, Request, Response
 
 from app.api_keys import schemas, service
 from app.api_keys.dependencies import SettingsDep, locked_key, owned_key
@@ -13,8 +13,9 @@ from app.audit.schemas import AuditEventRead
 from app.auth.caller import Caller
 from app.auth.dependencies import requires
 from app.auth.scopes import Scope
-from app.core.database import SessionDep
+from app.core.database import Database, SessionDep
 from app.core.pagination import Page, PageQuery, Rows
+from app.users.dependencies import USER_PATH
 
 router = APIRouter(prefix="/v1", tags=["api keys"])
 
@@ -28,6 +29,7 @@ async def create_api_key(
     caller: Annotated[Caller, requires(Scope.API_KEYS_WRITE)],
     session: SessionDep,
     settings: SettingsDep,
+    request: Request,
     response: Response,
 ) -> schemas.ApiKeyCreated:
     """Create an API key
@@ -35,7 +37,7 @@ async def create_api_key(
     This is the only response that contains the key.
     """
     key, text = await service.create(session, settings, new, caller)
-    response.headers["Location"] = f"/v1/api-keys/{key.id}"
+    response.headers["Location"] = request.url_for("read_api_key", key_id=key.id).path
     return schemas.ApiKeyCreated.of(key, text)
 
 
@@ -88,14 +90,14 @@ async def renew_api_key(
     locked: Writable,
     session: SessionDep,
     settings: SettingsDep,
-    body: schemas.ApiKeyRenew | None = None,
+    body: Annotated[schemas.ApiKeyRenew, Body(default_factory=schemas.ApiKeyRenew)],
 ) -> UserApiKey:
     """Renew an API key
 
     Reactivates an expired key, but never a revoked one. A later expiry requires all scopes of the
     key.
     """
-    return await service.renew(session, settings, locked, body or schemas.ApiKeyRenew())
+    return await service.renew(session, settings, locked, body)
 
 
 @router.post("/api-keys/{key_id}/rotate", status_code=201)
@@ -103,17 +105,17 @@ async def rotate_api_key(
     locked: WritableOrCurrent,
     session: SessionDep,
     settings: SettingsDep,
+    request: Request,
     response: Response,
-    body: schemas.ApiKeyRotate | None = None,
+    body: Annotated[schemas.ApiKeyRotate, Body(default_factory=schemas.ApiKeyRotate)],
 ) -> schemas.ApiKeyRotated:
     """Rotate an API key
 
     Creates a key with the same name, scopes, limits and lifetime. The old key stays valid for the
     overlap. Requires `api_keys:write`, except for `current`.
     """
-    overlap_seconds = body.overlap_seconds if body else 0
-    key, text = await service.rotate(session, settings, locked, overlap_seconds)
-    response.headers["Location"] = f"/v1/api-keys/{key.id}"
+    key, text = await service.rotate(session, settings, locked, body.overlap_seconds)
+    response.headers["Location"] = request.url_for("read_api_key", key_id=key.id).path
     return schemas.ApiKeyRotated.of(
         key, text, previous=schemas.PreviousKey.model_validate(locked.key)
     )
@@ -132,9 +134,17 @@ async def list_api_key_events(
     return await audit.list_key_events(session, key.id, query)
 
 
-@router.delete("/users/{user_id}/api-keys", tags=["users"])
+@router.delete(f"{USER_PATH}/api-keys", tags=["users"])
 async def revoke_api_keys(
-    user_id: UUID, caller: Annotated[Caller, requires(Scope.ADMIN)], session: SessionDep
+    request: Request,
+    user_id: UUID,
+    caller: Annotated[Caller, requires(Scope.ADMIN)],
+    session: SessionDep,
 ) -> schemas.RevokedKeys:
-    """Revoke all API keys of a user"""
-    return schemas.RevokedKeys(revoked=await service.revoke_all(session, user_id, caller))
+    """Revoke all API keys of a user
+
+    After a failure, repeat the request: keys that have been revoked stay revoked.
+    """
+    database: Database = request.app.state.database
+    number = await service.revoke_all(database, session, user_id, caller)
+    return schemas.RevokedKeys(revoked=number)

@@ -15,6 +15,7 @@ from app.settings import Settings
 EXAMPLE_ID = "4k1z9q0v7m2c8x5b"
 # Not a valid key: no checksum starts with x.
 EXAMPLE_KEY = f"{Settings.model_fields['api_key_prefix'].default}_live_{EXAMPLE_ID}_{'Example' * 7}"
+NETWORKS = ["203.0.113.0/24", "2001:db8::/32"]
 MAX_OVERLAP_SECONDS = 30 * 86_400
 
 OWNER = "The owner. Another user requires `admin`."
@@ -36,7 +37,7 @@ def _unique(scopes: list[Scope]) -> list[Scope]:
 
 
 Scopes = Annotated[list[Scope], Field(max_length=100), AfterValidator(_unique)]
-Network = Annotated[str, AfterValidator(_network), Field(json_schema_extra={"format": "cidr"})]
+Network = Annotated[str, Field(max_length=50), AfterValidator(_network)]
 Networks = Annotated[list[Network], Field(min_length=1, max_length=100)]
 
 
@@ -48,17 +49,17 @@ class ApiKeyCreate(Body):
         default=None, description="For example `100/minute`. Null: the default of this API."
     )
     allowed_cidrs: Networks | None = Field(
-        default=None, description="Networks that may use the key. Null: any."
+        default=None, description="Networks that may use the key. Null: any.", examples=[NETWORKS]
     )
     user_id: UUID | None = Field(default=None, description=OWNER)
 
 
 class ApiKeyUpdate(Body):
-    name: Name = Field(default_factory=str, examples=["ci"])
-    scopes: Scopes = Field(default_factory=list)
-    enabled: StrictBool = Field(default_factory=bool)
+    name: Name = Field(default="", examples=["ci"])
+    scopes: Scopes = Field(default=[])
+    enabled: StrictBool = True
     rate_limit: RateLimit | None = None
-    allowed_cidrs: Networks | None = None
+    allowed_cidrs: Networks | None = Field(default=None, examples=[NETWORKS])
 
 
 class ApiKeyRenew(Body):
@@ -67,7 +68,10 @@ class ApiKeyRenew(Body):
 
 class ApiKeyRotate(Body):
     overlap_seconds: Integer = Field(
-        default=0, ge=0, le=MAX_OVERLAP_SECONDS, description="How long the old key stays valid."
+        default=0,
+        ge=0,
+        le=MAX_OVERLAP_SECONDS,
+        description="How long the old key stays valid. Absent: 0.",
     )
 
 
@@ -90,7 +94,7 @@ class ApiKeyRead(FromRow):
     scopes: list[str] = Field(examples=[[Scope.USERS_READ]])
     status: Status
     rate_limit: str | None = Field(examples=["100/minute"])
-    allowed_cidrs: list[str] | None = Field(examples=[["203.0.113.0/24"]])
+    allowed_cidrs: list[str] | None = Field(examples=[NETWORKS])
     created_at: datetime
     updated_at: datetime
     expires_at: datetime | None

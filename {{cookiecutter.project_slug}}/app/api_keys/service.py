@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from math import ceil
@@ -5,7 +6,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from pydantic import SecretStr
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, tuple_
 from sqlalchemy import update as update_rows
 from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -19,7 +20,7 @@ from app.auth import key_format
 from app.auth.caller import Caller
 from app.auth.confirmation import confirm_caller
 from app.auth.scopes import Scope, effective_scopes
-from app.core.database import utc_now
+from app.core.database import Database, utc_now
 from app.core.errors import Conflict, InvalidInput, NotFound
 from app.core.pagination import Rows, paginate
 from app.core.retention import Retention
@@ -32,6 +33,9 @@ from app.users.schemas import UserCreate
 # The actor is the caller. None stands for the command line, which may do everything.
 
 LATEST = datetime.max.replace(tzinfo=UTC)
+
+STEP = 1000  # keys per transaction
+PAUSE_SECONDS = 0.01  # between two transactions, for the other writers of SQLite
 
 # A new key gets its own values for these. It inherits every other column.
 NOT_COPIED = {
@@ -177,11 +181,11 @@ def _wanted_expiry(
 async def list_page(session: AsyncSession, caller: Caller, query: ApiKeyQuery) -> Rows[UserApiKey]:
     if query.user_id not in {None, caller.user_id}:
         caller.require(Scope.ADMIN)
-    statement = select(UserApiKey).where(*_visible_to(caller), *_matching(query))
+    statement = select(UserApiKey).where(*visible_to(caller), *_matching(query))
     return await paginate(session, statement, UserApiKey, query)
 
 
-def _visible_to(actor: Caller | None) -> list[ColumnElement[bool]]:
+def visible_to(actor: Caller | None) -> list[ColumnElement[bool]]:
     if actor is None or actor.is_admin:
         return []
     return [col(UserApiKey.user_id) == actor.user_id]
@@ -202,7 +206,7 @@ def _matching(query: ApiKeyQuery) -> Iterable[ColumnElement[bool]]:
 
 
 async def get(session: AsyncSession, key_id: str, actor: Caller | None) -> UserApiKey:
-    statement = select(UserApiKey).where(UserApiKey.id == key_id, *_visible_to(actor))
+    statement = select(UserApiKey).where(UserApiKey.id == key_id, *visible_to(actor))
     key = (await session.exec(statement)).first()
     if key is None:
         raise NotFound
@@ -213,11 +217,11 @@ async def lock(
     session: AsyncSession, key_id: str, actor: Caller | None, *scopes: Scope
 ) -> LockedKey:
     """Lock the key and its owner, and confirm the actor, who must have the scopes."""
-    owner = select(UserApiKey.user_id).where(UserApiKey.id == key_id, *_visible_to(actor))
+    owner = select(UserApiKey.user_id).where(UserApiKey.id == key_id, *visible_to(actor))
     owner_id = (await session.exec(owner)).first()
     user_ids = [] if owner_id is None else [owner_id]
     actor = await confirm_caller(session, actor, *scopes, user_ids=user_ids)
-    visible = select(UserApiKey).where(UserApiKey.id == key_id, *_visible_to(actor))
+    visible = select(UserApiKey).where(UserApiKey.id == key_id, *visible_to(actor))
     statement = visible.with_for_update().execution_options(populate_existing=True)
     key = (await session.exec(statement)).first()
     if key is None:
@@ -312,15 +316,41 @@ async def revoke(session: AsyncSession, locked: LockedKey) -> None:
         _record(session, Action.API_KEY_REVOKED, locked)
 
 
-async def revoke_all(session: AsyncSession, user_id: UUID, actor: Caller) -> int:
-    """The database does the work, so the number of keys does not matter."""
+async def revoke_all(
+    database: Database, session: AsyncSession, user_id: UUID, actor: Caller
+) -> int:
+    """Revoke the keys in transactions of STEP keys, so that other writers hardly wait.
+
+    The session does only the last step. If a step fails, the earlier ones stay: call this again.
+    """
+    position = tuple_(col(UserApiKey.created_at), col(UserApiKey.id))
+    unrevoked = (col(UserApiKey.user_id) == user_id) & col(UserApiKey.revoked_at).is_(None)
+    others = unrevoked & (col(UserApiKey.id) != actor.key_id)  # the last transaction needs this key
+    last = select(UserApiKey.created_at, UserApiKey.id).offset(STEP - 1).limit(1)
+    last = last.order_by(col(UserApiKey.created_at), col(UserApiKey.id))
+    left = others
+    number = 0
+    while True:
+        async with database.session() as step:
+            end = (await step.exec(last.where(left))).first()
+            if end is None:
+                break
+            number += await _revoke(step, user_id, actor, left & (position <= end))
+        left = others & (position > end)  # skips revoked keys, without reading them
+        await asyncio.sleep(PAUSE_SECONDS)
+    return number + await _revoke(session, user_id, actor, unrevoked)
+
+
+async def _revoke(
+    session: AsyncSession, user_id: UUID, actor: Caller, chosen: ColumnElement[bool]
+) -> int:
+    """The database does the work."""
     await confirm_caller(session, actor, Scope.ADMIN, user_ids=[user_id])
     if await session.get(User, user_id) is None:
         raise NotFound
-    unrevoked = (col(UserApiKey.user_id) == user_id) & col(UserApiKey.revoked_at).is_(None)
-    locked = select(UserApiKey.id).where(unrevoked).order_by(col(UserApiKey.id)).with_for_update()
+    locked = select(UserApiKey.id).where(chosen).order_by(col(UserApiKey.id)).with_for_update()
     number = await audit.record_keys(session, Action.API_KEY_REVOKED, actor, user_id, locked)
-    await session.exec(update_rows(UserApiKey).where(unrevoked).values(revoked_at=utc_now()))
+    await session.exec(update_rows(UserApiKey).where(chosen).values(revoked_at=utc_now()))
     return number
 
 

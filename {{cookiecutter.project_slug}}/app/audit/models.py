@@ -23,7 +23,7 @@ class AuditEvent(SQLModel, table=True):
     There are no foreign keys: events outlive users and keys.
     """
 
-    __tablename__ = "audit_events"
+    __tablename__ = "audit_events"  # pyright: ignore[reportAssignmentType]
     __table_args__ = (
         Index("ix_audit_events_created_at", "created_at", "id"),
         Index("ix_audit_events_target_key_id_created_at", "target_key_id", "created_at", "id"),

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 READ_SECONDS = 0.25
 TRUST_SECONDS = 1.0
 MAX_ENTRIES = 100_000  # about 75 MB
-MAX_READS = 3  # at once, while the database is slow
+MAX_READS = 2  # at once, while the database is slow
 MAX_EVENTS = 2000  # with more in 30 seconds, keys are looked up
 
 # statement_timestamp(), because PostgreSQL scans the whole index for a clock that advances.
@@ -139,7 +139,8 @@ class KeyCache:
                     col(AuditEvent.target_user_id),
                 )
                 .where(col(AuditEvent.changes_rights), col(AuditEvent.created_at) > since)
-                .limit(MAX_EVENTS + 1)
+                .limit(MAX_EVENTS + 1),
+                is_check=True,
             )
         except (SQLAlchemyError, OSError) as error:
             logger.warning("the key cache cannot read the audit log: %s", error)
@@ -157,6 +158,8 @@ class KeyCache:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Wait for reads at the end: a cancelled query leaves a broken connection."""
-        yield
-        if self._reads:
-            await asyncio.wait(self._reads, timeout=0.5)
+        try:
+            yield
+        finally:
+            if self._reads:
+                await asyncio.wait(self._reads, timeout=0.5)

@@ -80,5 +80,8 @@ def find_key(scope: Scope) -> SecretStr:
     return keys[0]
 
 
-def keys_in_query(scope: Scope) -> list[str]:
-    return QueryParams(scope["query_string"]).getlist("api_key")
+def contains_key(scope: Scope) -> bool:
+    """Whether the path or the query of a request contains a key, before it is redacted."""
+    pairs = QueryParams(scope["query_string"]).multi_items()
+    texts = [scope["path"], *(text for pair in pairs for text in pair)]
+    return "api_key" in texts or any(redact(text) != text for text in texts)

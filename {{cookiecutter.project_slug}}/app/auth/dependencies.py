@@ -81,8 +81,12 @@ def requires(*scopes: Scope) -> Any:  # Any: as FastAPI's Security
 CurrentCaller = Annotated[Caller, Security(get_caller)]
 
 
-async def get_current_user(caller: CurrentCaller, session: SessionDep) -> User:
+async def get_current_user(
+    caller: CurrentCaller, session: SessionDep, connection: HTTPConnection
+) -> User:
     user = await session.get(User, caller.user_id)
+    if user is None and connection.app.state.settings.database_replica_url:
+        raise errors.Unavailable  # a new user may not be on the replica yet
     if user is None:  # deleted since the key was verified
         raise errors.ApiKeyInvalid
     return user
@@ -155,11 +159,17 @@ SECURITY_SCHEMES = {
 
 
 def describe_security(document: dict[str, Any], app: FastAPI) -> None:  # Any: a JSON document
-    """Add the enabled locations of keys, and the scopes of each operation, to OpenAPI."""
+    """Add the enabled locations of keys, and the scopes that each operation requires, to OpenAPI.
+
+    x-enum-varnames gives generated clients the names of the members, such as USERS_READ.
+    """
     locations = app.state.settings.api_key_locations
     document["components"]["securitySchemes"] = {one: SECURITY_SCHEMES[one] for one in locations}
+    document["components"]["schemas"]["Scope"]["x-enum-varnames"] = [scope.name for scope in Scope]
     for route in iter_route_contexts(app.routes):
-        operations = document["paths"].get(route.path_format)
-        if operations and (scopes := required_scopes(route.dependant)) is not None:
-            for method in route.methods or ():
-                operations[method.lower()]["security"] = [{one: scopes} for one in locations]
+        operations = document["paths"].get(route.path_format, {})
+        for method in operations.keys() & {method.lower() for method in route.methods or ()}:
+            scopes = required_scopes(route.dependant)
+            operations[method]["security"] = [
+                {one: scopes} for one in locations if scopes is not None
+            ]

@@ -25,7 +25,6 @@ ID_CHARACTERS = digits + ascii_lowercase
 ID_LENGTH = 16
 SECRET_LENGTH = 43  # 43 × log2(62) = 256.03 bits
 CHECKSUM_LENGTH = 6
-MAX_LENGTH = 128
 
 
 class NewKey(NamedTuple):
@@ -54,8 +53,6 @@ def _pattern(prefix: str, environment: str) -> re.Pattern[str]:
 
 def parse(text: str, prefix: str, environment: str) -> str | None:
     """The id in a key of this project and environment, or None if the key is malformed."""
-    if len(text) > MAX_LENGTH:
-        return None
     match = _pattern(prefix, environment).fullmatch(text)
     if match is None or checksum(text[:-CHECKSUM_LENGTH]) != text[-CHECKSUM_LENGTH:]:
         return None

@@ -98,16 +98,23 @@ class RateLimiter:
             raise RateLimited("key", limit.amount, limit.get_expiry(), ceil(wait))
 
     async def count_failure(self, address: Address | None) -> None:
-        """Raises RateLimited. Valid keys from the same address are not affected."""
+        """Raises RateLimited. Valid keys from the same address are not affected.
+
+        Clients without an address are not limited: they would all share one limit.
+        """
         limit = self._failures
-        if limit and (wait := await self._windows.hit(limit, "failures", _network(address))):
+        if address is None or limit is None:
+            return
+        if wait := await self._windows.hit(limit, "failures", _network(address)):
             raise RateLimited("failures", limit.amount, limit.get_expiry(), ceil(wait))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        yield
-        if isinstance(self._windows, RedisWindows):
-            await self._windows.pool.aclose()
+        try:
+            yield
+        finally:
+            if isinstance(self._windows, RedisWindows):
+                await self._windows.pool.aclose()
 
 
 @lru_cache(1024)
@@ -115,7 +122,7 @@ def _parse(limit: str | None) -> RateLimitItem | None:
     return parse(limit) if limit else None
 
 
-def _network(address: Address | None) -> str:
+def _network(address: Address) -> str:
     """The address. For IPv6 its /64, which one client usually has."""
     if isinstance(address, IPv6Address):
         return str(ip_network(f"{address}/64", strict=False))

@@ -1,9 +1,10 @@
-from collections.abc import Iterable
+from collections.abc import Collection
 from enum import StrEnum
 
 
+# Add your own here, and require them with `requires(Scope.…)`. OpenAPI contains the docstring.
 class Scope(StrEnum):
-    """The scopes a key can have. Add your own here, and require them with `requires(Scope.…)`."""
+    """What a key can do. New scopes can be added."""
 
     USERS_READ = "users:read"
     USERS_WRITE = "users:write"
@@ -13,7 +14,7 @@ class Scope(StrEnum):
     ADMIN = "admin"
 
 
-def effective_scopes(granted: Iterable[str], *, owner_is_admin: bool) -> frozenset[Scope]:
+def effective_scopes(granted: Collection[str], *, owner_is_admin: bool) -> frozenset[Scope]:
     """A key's scopes, without `admin` if the owner is no admin, and without unknown ones."""
-    scopes = frozenset(filter(set(granted).__contains__, Scope))
+    scopes = frozenset(filter(granted.__contains__, Scope))
     return scopes if owner_is_admin else scopes - {Scope.ADMIN}

@@ -1,19 +1,26 @@
 """The command line, for the server's operator. This feature can be deleted.
 
 Results go to stdout and messages to stderr: `KEY=$(python -m app keys create …)` is just the key.
+Importing the app takes a second, so a module is imported when one of its commands is used.
 """
 
-import typer
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
-from sqlalchemy.exc import DBAPIError
+from importlib import import_module
+from typing import Any
 
-from app.api_keys.service import create_first_admin
-from app.cli import keys, users
-from app.cli.purge import purge
-from app.cli.run import AsJson, Email, fail, print_key, run, say
-from app.settings import ROOT, get_settings
+import typer
+from typer.core import TyperGroup
+
+from app.cli.arguments import AsJson, Email
+
+
+class LazyGroup(TyperGroup):
+    """The commands of the module with the same name."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # Any: a context of click
+        module = import_module(f"app.cli.{self.name}")
+        self.commands = typer.main.get_group(module.cli).commands
+        return super().parse_args(ctx, args)
+
 
 cli = typer.Typer(
     no_args_is_help=True,
@@ -21,25 +28,30 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     help="Manage users and API keys.",
 )
-cli.add_typer(users.cli, name="users")
-cli.add_typer(keys.cli, name="keys")
-cli.command("purge")(purge)
+group = typer.Typer(cls=LazyGroup, no_args_is_help=True)
+cli.add_typer(group, name="users", help="Manage users.")
+cli.add_typer(group, name="keys", help="Manage API keys.")
+
+
+@cli.command()
+def check(as_json: AsJson = False) -> None:
+    """Check settings, database and Redis"""
+    from app.cli.check import check
+
+    check(as_json)
 
 
 @cli.command()
 def start(email: Email, as_json: AsJson = False) -> None:
     """Migrate, and create the first admin"""
-    try:
-        command.upgrade(Config(toml_file=ROOT / "pyproject.toml"), "head")
-    except DBAPIError as error:
-        fail(f"The database cannot be migrated: {error.orig}")
-    except CommandError as error:  # for example, an older version of the app was deployed
-        fail(f"The database cannot be migrated: {error}")
-    if new := run(lambda session: create_first_admin(session, get_settings(), email)):
-        say(f"Created the admin {email}. This key is not shown again:")
-        print_key(new, as_json)
-    else:
-        say(
-            "An admin already exists. To create another key: "
-            "python -m app keys create EMAIL --name NAME --all-scopes"
-        )
+    from app.cli.start import start
+
+    start(email, as_json)
+
+
+@cli.command()
+def purge(as_json: AsJson = False) -> None:
+    """Delete old data"""
+    from app.cli.purge import purge
+
+    purge(as_json)

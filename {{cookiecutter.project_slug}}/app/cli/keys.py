@@ -10,14 +10,15 @@ from app.api_keys import service
 from app.api_keys.models import UserApiKey
 from app.api_keys.schemas import MAX_OVERLAP_SECONDS, ApiKeyCreate, ApiKeyRead
 from app.auth.scopes import Scope
-from app.cli.run import AsJson, Email, print_key, print_query, print_rows, run, say
+from app.cli.arguments import AsJson, Email
+from app.cli.run import print_key, print_query, print_rows, run, say
 from app.cli.service import count_by_pepper, get_user, keys_of
 from app.core.database import utc_now
 from app.settings import get_settings
 from app.usage import service as usage
 from app.usage.schemas import UsageQuery
 
-cli = typer.Typer(no_args_is_help=True, help="Manage API keys.")
+cli = typer.Typer()
 
 KeyId = Annotated[str, typer.Argument(metavar="ID", help="The key's id.")]
 
@@ -54,7 +55,7 @@ def create(
         scopes = scope or []
         if all_scopes:
             scopes = [one for one in Scope if owner.is_admin or one is not Scope.ADMIN]
-        new = ApiKeyCreate(name=name, scopes=scopes, user_id=owner.id, **expiry)
+        new = ApiKeyCreate(name=name, scopes=scopes, user_id=owner.id).model_copy(update=expiry)
         return await service.create(session, get_settings(), new, None)
 
     new_key = run(work)

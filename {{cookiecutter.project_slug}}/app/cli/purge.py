@@ -3,9 +3,10 @@ from collections import Counter
 
 from pydantic import BaseModel
 
-from app.cli.run import AsJson, print_rows, run_in_sessions
+from app.cli.run import print_rows, run_in_sessions
 from app.core import retention
 from app.core.database import Database
+from app.main import create_app
 
 
 class DeletedRead(BaseModel):
@@ -13,10 +14,7 @@ class DeletedRead(BaseModel):
     deleted: int
 
 
-def purge(as_json: AsJson = False) -> None:
-    """Delete old data"""
-    from app.main import create_app  # it starts the whole app, which no other command needs
-
+def purge(as_json: bool) -> None:
     retentions = create_app().state.retention
     deleted = Counter({one.name: 0 for one in retentions})
 

@@ -3,9 +3,8 @@ import json
 import sys
 import unicodedata
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
-import typer
 from pydantic import BaseModel, ValidationError
 from rich.console import Console
 from rich.table import Column, Table
@@ -15,7 +14,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from app.api_keys.schemas import ApiKeyCreated
 from app.api_keys.service import NewKey
-from app.core.database import Database
+from app.core.database import Database, reason
 from app.core.errors import ApiError, InvalidInput
 from app.settings import get_settings
 
@@ -23,9 +22,6 @@ T = TypeVar("T")
 RowT = TypeVar("RowT")
 
 PAGE = 1000  # rows of a list in memory
-
-Email = Annotated[str, typer.Argument(help="The user's email address.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def run(work: Callable[[AsyncSession], Awaitable[T]], *, read_only: bool = False) -> T:
@@ -42,7 +38,8 @@ def run_in_sessions(work: Callable[[Database], Awaitable[T]]) -> T:
     """Do the work. Exits with 1 if it is rejected, and with 2 if an argument is invalid."""
 
     async def with_database() -> T:
-        database = Database(get_settings().database_url)
+        settings = get_settings()
+        database = Database(settings.database_url, pooler=settings.database_pooler)
         try:
             return await work(database)
         finally:
@@ -55,10 +52,11 @@ def run_in_sessions(work: Callable[[Database], Awaitable[T]]) -> T:
     except ApiError as error:
         fail(error.detail)
     except DBAPIError as error:
-        message = str(error.orig)
-        if "no such table" in message or "does not exist" in message:
+        message = f"The database failed: {reason(error)}."
+        is_missing = "no such table" in message or "does not exist" in message
+        if error.statement and is_missing:  # not the role or the database
             message += " Is it migrated? Run `alembic upgrade head`."
-        fail(f"The database failed: {message}")
+        fail(message)
     except ValidationError as error:
         for one in error.errors():
             say(f"{'.'.join(map(str, one['loc']))}: {one['msg']}")

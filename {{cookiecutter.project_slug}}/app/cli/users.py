@@ -1,14 +1,17 @@
+from typing import Annotated
+
 import typer
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from app.cli.run import AsJson, Email, print_query, print_rows, run
+from app.cli.arguments import AsJson, Email
+from app.cli.run import print_query, print_rows, run
 from app.cli.service import get_user
 from app.users import service
 from app.users.models import User
 from app.users.schemas import UserCreate, UserRead, UserUpdate
 
-cli = typer.Typer(no_args_is_help=True, help="Manage users.")
+cli = typer.Typer()
 
 COLUMNS = ("id", "email", "is_active", "is_admin")
 
@@ -20,7 +23,7 @@ def print_user(user: User, as_json: bool) -> None:
 @cli.command("create")
 def create(
     email: Email,
-    admin: bool = False,
+    admin: Annotated[bool, typer.Option("--admin", help="Make the user an admin.")] = False,
     first_name: str = "",
     last_name: str = "",
     as_json: AsJson = False,

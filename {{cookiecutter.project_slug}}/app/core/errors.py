@@ -13,7 +13,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
 from limits.errors import StorageError
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, InterfaceError, OperationalError
 from sqlalchemy.exc import InternalError as DatabaseInternalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
@@ -200,6 +200,9 @@ HTTP_ERRORS: Mapping[int, type[ApiError]] = {
     503: Unavailable,
 }
 
+# FastAPI's 400 for JSON that is not UTF-8, is nested too deeply or has a number with 4,300 digits.
+NOT_PARSED = "There was an error parsing the body"
+
 # psycopg raises InternalError for a write to a read-only database, for example a standby.
 UNAVAILABLE = (
     *(OperationalError, InterfaceError, DatabaseInternalError, PoolTimeout),
@@ -250,6 +253,8 @@ def _pointer(location: Sequence[str | int]) -> str:
 async def _handle_http_exception(request: Request, error: HTTPException) -> Response:
     """Of the framework, or of a route, which can give a detail."""
     status = error.status_code
+    if error.detail == NOT_PARSED:
+        return problem(request, InvalidInput(("/body", "JSON decode error")))
     detail = None if error.detail == phrases.get(status) else str(error.detail)
     kind = HTTP_ERRORS.get(status)
     found = kind(detail) if kind else HttpError(status, detail)
@@ -258,10 +263,14 @@ async def _handle_http_exception(request: Request, error: HTTPException) -> Resp
     # All methods of the path (RFC 9110, 15.5.6). The framework names those of one route only.
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     routes = iter_route_contexts(request.app.routes)
-    matches = [route for route in routes if route.path_regex.match(path)]
-    # /users/me also matches /users/{user_id}. The first match is the one that was called.
-    same_path = [route.methods or () for route in matches if route.path == matches[0].path]
-    return problem(request, found, {"Allow": ", ".join(sorted(set().union(*same_path)))})
+    methods = [route.methods or () for route in routes if route.path_regex.match(path)]
+    return problem(request, found, {"Allow": ", ".join(sorted(set().union(*methods)))})
+
+
+async def _handle_data_error(request: Request, error: Exception) -> Response:
+    logger.warning("the database rejected a value: %s", error)
+    detail = "A value contains NUL or is out of range"
+    return problem(request, InvalidInput(("", detail)))  # the pointer to all of the input
 
 
 async def _handle_unavailable(request: Request, error: Exception) -> Response:
@@ -275,5 +284,6 @@ def add_error_handlers(app: FastAPI, realm: str) -> None:
     app.exception_handler(ApiError)(_handle_api_error)
     app.exception_handler(RequestValidationError)(_handle_validation_error)
     app.exception_handler(HTTPException)(_handle_http_exception)
+    app.exception_handler(DataError)(_handle_data_error)
     for error in UNAVAILABLE:
         app.exception_handler(error)(_handle_unavailable)

@@ -10,9 +10,10 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from app.core.database import Database
 from app.core.errors import Unavailable
+from app.core.postgresql import NEEDS_POOLER
 from app.settings import ROOT
 
-router = APIRouter(prefix="/health", tags=["health"])
+router = APIRouter(prefix="/health", tags=["monitoring"])
 
 MAX_SECONDS = 0.8  # probes usually give up after one second
 REUSE_SECONDS = 0.1
@@ -24,6 +25,7 @@ class Health(BaseModel):
     status: Literal["ok"] = "ok"
 
 
+@router.head("/live", include_in_schema=False)
 @router.get("/live")
 async def live() -> Health:
     """Liveness probe
@@ -33,6 +35,7 @@ async def live() -> Health:
     return Health()
 
 
+@router.head("/ready", include_in_schema=False)
 @router.get("/ready", responses={503: {"description": "`detail` states what is missing."}})
 async def ready(request: Request) -> Health:
     """Readiness probe
@@ -73,8 +76,11 @@ async def find_problem(database: Database) -> str | None:
 
 async def _check(database: Database) -> str | None:
     try:
-        rows = await database.fetch_all(text("SELECT version_num FROM alembic_version"))
+        revisions = text("SELECT version_num FROM alembic_version")
+        rows = await database.fetch_all(revisions, is_check=True)
     except DBAPIError as error:
+        if str(error.orig) == NEEDS_POOLER:
+            return NEEDS_POOLER
         return NOT_MIGRATED if "alembic_version" in str(error.orig) else NO_RESPONSE
     except (SQLAlchemyError, OSError):
         return NO_RESPONSE

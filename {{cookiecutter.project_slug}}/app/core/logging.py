@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
+from opentelemetry import _logs, trace
+
 from app.settings import Settings
 
 CONSOLE_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
@@ -24,8 +26,12 @@ class ConsoleFormatter(logging.Formatter):
         line = super().formatMessage(record)
         if not line.isprintable():
             line = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in line)
-        request_id = request_id_variable.get()
-        return f"{line} request_id={request_id}" if request_id else line
+        if request_id := request_id_variable.get():
+            line += f" request_id={request_id}"
+        span = trace.get_current_span().get_span_context()
+        if span.is_valid:
+            line += f" trace_id={trace.format_trace_id(span.trace_id)}"
+        return line
 
 
 class JsonFormatter(logging.Formatter):
@@ -39,15 +45,51 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            "request_id": request_id_variable.get(),
         }
-        extra = vars(record).keys() - STANDARD_ATTRIBUTES
-        line |= {name: getattr(record, name) for name in sorted(extra)}
+        if request_id := request_id_variable.get():
+            line["request_id"] = request_id
+        span = trace.get_current_span().get_span_context()
+        if span.is_valid:
+            line["trace_id"] = trace.format_trace_id(span.trace_id)
+            line["span_id"] = trace.format_span_id(span.span_id)
         if record.exc_info:
             record.exc_text = record.exc_text or self.formatException(record.exc_info)
         if record.exc_text:
             line["exception"] = record.exc_text
-        return self._redact(json.dumps(line, default=str))
+        extra = {
+            f"extra_{name}" if name in line else name: getattr(record, name)
+            for name in sorted(vars(record).keys() - STANDARD_ATTRIBUTES)
+        }
+        try:
+            text = json.dumps(line | extra, default=str, allow_nan=False)
+        except Exception:  # NaN, a key that is no text, a circular reference, too many levels
+            text = json.dumps(line | {name: _text_of(value) for name, value in extra.items()})
+        return self._redact(text)
+
+
+def _text_of(value: object) -> str:
+    try:
+        return str(value)
+    except Exception as error:
+        return f"<{type(value).__name__}: {type(error).__name__}>"
+
+
+class OpenTelemetryHandler(logging.Handler):
+    def __init__(self, logger: _logs.Logger, redact: Redact) -> None:
+        super().__init__()
+        self.name = "opentelemetry"
+        self.setFormatter(JsonFormatter(redact))
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = json.loads(self.format(record))
+        self._logger.emit(
+            timestamp=int(record.created * 1e9),
+            severity_number=_logs.SeverityNumber(min(record.levelno, 50) // 10 * 4 + 1),
+            severity_text=record.levelname,
+            body=line.pop("message"),
+            attributes=line,
+        )
 
 
 class RedactingFactory:
@@ -94,10 +136,21 @@ def configure_logging(settings: Settings, redact: Redact) -> None:
     handler.setFormatter(ConsoleFormatter(CONSOLE_FORMAT, "%H:%M:%S"))
     if settings.log_format == "json":
         handler.setFormatter(JsonFormatter(redact))
-    root = logging.getLogger()
-    root.handlers = [other for other in root.handlers if other.name != handler.name] + [handler]
+    _add_to_root(handler)
     for name in ("app", "uvicorn"):
         logging.getLogger(name).setLevel(settings.log_level.upper())
     for name in ("uvicorn", "uvicorn.error"):  # they have handlers with another format
         logging.getLogger(name).handlers = []  # not clear(): gunicorn uses the same list
         logging.getLogger(name).propagate = True
+
+
+def send_to_opentelemetry(redact: Redact) -> None:
+    """If OpenTelemetry is configured. FastAPI configures it just before the lifespan starts."""
+    logger = _logs.get_logger_provider().get_logger("app")
+    if logger.enabled():
+        _add_to_root(OpenTelemetryHandler(logger, redact))
+
+
+def _add_to_root(handler: logging.Handler) -> None:
+    root = logging.getLogger()
+    root.handlers = [other for other in root.handlers if other.name != handler.name] + [handler]

@@ -12,12 +12,12 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Set
+from collections.abc import Awaitable, Set
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
 from uuid import UUID, uuid4
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -37,7 +37,8 @@ class FinishedRequest(NamedTuple):
     """The error code is that of the problem.
 
     The ids are those of a key with a correct secret, even if it was rejected. If it was accepted,
-    `is_authenticated` is true.
+    `is_authenticated` is true. `seconds` ends with the last byte of the response, before its
+    background tasks.
     """
 
     scope: Scope
@@ -88,6 +89,8 @@ class RequestMiddleware:
                 # The default, because many errors come from before the caller is known.
                 headers.setdefault("cache-control", "no-store")
             await send(message)
+            if message["type"] == "http.response.body":  # the last one counts
+                state["seconds"] = time.perf_counter() - started_at  # without background tasks
 
         app: ASGIApp = self.app
         if b"host" not in names and scope.get("http_version", "1.1") == "1.1":
@@ -102,7 +105,7 @@ class RequestMiddleware:
                 finished = FinishedRequest(
                     scope,
                     state.get("status", 0),
-                    time.perf_counter() - started_at,
+                    state.get("seconds", time.perf_counter() - started_at),
                     state.get("key_id"),
                     state.get("user_id"),
                     "caller" in state,
@@ -129,6 +132,19 @@ class ErrorMiddleware:
             await response(scope, receive, send)
 
 
+class UnixSocketMiddleware:
+    """Calls the client of a Unix socket `unix`, so that TRUSTED_PROXIES can name it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        server = scope.get("server")
+        if not scope.get("client") and server and server[1] is None:  # a path without a port
+            scope["client"] = ("unix", 0)
+        return self.app(scope, receive, send)
+
+
 def client_address(scope: Scope) -> Address | None:
     """The client's address, as forwarded by TRUSTED_PROXIES. None for a Unix socket."""
     host, _ = scope.get("client") or ("", 0)
@@ -143,14 +159,12 @@ def client_address(scope: Scope) -> Address | None:
 
 def log_request(finished: FinishedRequest) -> None:
     """Without the query and the headers: they contain secrets. The path is that of the route."""
-    if not access_log.isEnabledFor(logging.INFO):
-        return
     scope = finished.scope
     address = client_address(scope)  # a proxy can forward any text
     route = scope.get("route")
     fields = {
         "method": scope["method"],
-        "path": route.path if route else None,
+        "path": route.path_format if route else None,
         "status": finished.status,
         "code": finished.error_code,
         "duration_ms": round(finished.seconds * 1000, 2),
@@ -163,7 +177,10 @@ def log_request(finished: FinishedRequest) -> None:
 
 
 class BodyLimitMiddleware:
-    """Rejects larger bodies. FastAPI's max_body_size does too, but its 413 is plain text."""
+    """Rejects bodies that are larger or compressed.
+
+    FastAPI's max_body_size limits them too, but its 413 is plain text.
+    """
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self.app = app
@@ -176,6 +193,11 @@ class BodyLimitMiddleware:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
+            encoding = Headers(scope=scope).get("content-encoding", "").lower()
+            if received and encoding not in {"", "identity"}:
+                detail = "The request body must have no Content-Encoding."
+                accepted = {"Accept-Encoding": "identity"}  # RFC 9110, 12.5.3
+                raise HTTPException(415, detail, accepted)
             if received > self.max_bytes:
                 raise HTTPException(413)
             return message

@@ -1,4 +1,4 @@
-"""The errors of this API, which FastAPI cannot derive."""
+"""What FastAPI cannot derive: the errors, and which text is for callers."""
 
 from collections.abc import Iterable
 from http.client import responses as phrases
@@ -6,7 +6,15 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from app.core import errors
+
 # Any, below, is a part of a JSON document.
+
+CODES = sorted(
+    f"`{kind.code}`"
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, errors.ApiError) and hasattr(kind, "code")
+)
 
 
 class InvalidPart(BaseModel):
@@ -22,9 +30,14 @@ class Problem(BaseModel):
     status: int = Field(examples=[404])
     detail: str = Field(examples=["Not found."])
     instance: str = Field(examples=["/v1/api-keys/4k1z9q0v7m2c8x5b"])
-    code: str = Field(description="New codes can be added.", examples=["not_found"])
+    code: str = Field(
+        description=f"Accept other codes too, because new ones can be added: {', '.join(CODES)}.",
+        examples=["not_found"],
+    )
     request_id: str = Field(examples=["9f0c6a1e5d7b4c0f8a2e4b6d8c0a1e3f"])
-    errors: list[InvalidPart] | None = Field(default=None, description="Only with `invalid_input`.")
+    errors: list[InvalidPart] = Field(
+        default_factory=list, description="Only with `invalid_input`."
+    )
 
 
 SCHEMA = {"$ref": "#/components/schemas/Problem"}
@@ -39,8 +52,10 @@ def describe_errors(document: dict[str, Any]) -> None:
     schemas |= {**problem.pop("$defs"), "Problem": problem}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            summary, _, description = operation.get("description", "").partition("\n\n")
-            operation |= {"summary": summary, "description": description}
+            summary, _, description = operation.pop("description", "").partition("\n\n")
+            operation["summary"] = summary or operation["summary"]
+            if description:
+                operation["description"] = description
             responses = operation["responses"]
             for status in _possible_errors(path, method, operation):
                 response = responses.setdefault(status, {"description": phrases[int(status)]})
@@ -50,7 +65,7 @@ def describe_errors(document: dict[str, Any]) -> None:
 
 def _possible_errors(path: str, method: str, operation: dict[str, Any]) -> Iterable[str]:
     yield from [status for status in operation["responses"] if status >= "400"]
-    if "security" in operation:
+    if operation["security"]:
         yield from ("400", "401", "403", "422", "429", "500", "503")
     if "{" in path:
         yield "404"

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from sqlalchemy import Uuid, literal, tuple_
 from sqlalchemy.orm import class_mapper
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -24,8 +24,6 @@ class PageQuery(BaseModel):
 
 
 class Page(BaseModel, Generic[ItemT]):
-    model_config = ConfigDict(from_attributes=True)
-
     items: list[ItemT]
     next_cursor: str | None = Field(
         description="The `cursor` of the next page. Null on the last page.",

@@ -83,9 +83,11 @@ async def _delete_chunk(
 async def purge_daily(database: Database, retentions: Sequence[Retention]) -> AsyncIterator[None]:
     stopping = asyncio.Event()
     task = asyncio.create_task(_purge_daily(database, retentions, stopping))
-    yield
-    stopping.set()
-    await asyncio.wait({task}, timeout=SHUTDOWN_SECONDS)
+    try:
+        yield
+    finally:
+        stopping.set()
+        await asyncio.wait({task}, timeout=SHUTDOWN_SECONDS)
 
 
 async def _purge_daily(

@@ -25,6 +25,8 @@ def _lower_on_postgresql(element: LowerCase, compiler: SQLCompiler, **options: A
     return f'lower({compiler.process(element.clauses, **options)} COLLATE "und-x-icu")'
 
 
-def contains(column: Mapped[str] | ColumnElement[str], part: str) -> ColumnElement[bool]:
+def contains(
+    column: Mapped[str] | Mapped[str | None] | ColumnElement[str], part: str
+) -> ColumnElement[bool]:
     """Whether a text contains `part`, in upper or in lower case."""
     return LowerCase(column).contains(part.lower(), autoescape=True)

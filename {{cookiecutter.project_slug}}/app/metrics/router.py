@@ -1,20 +1,21 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from app.auth.caller import Caller
 from app.auth.dependencies import requires
 from app.auth.scopes import Scope
 from app.metrics.service import Metrics
 
-router = APIRouter(tags=["metrics"])
+router = APIRouter(tags=["monitoring"])
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", response_class=PlainTextResponse)
 async def read_metrics(
     request: Request, _: Annotated[Caller, requires(Scope.METRICS_READ)]
 ) -> Response:
     """Get metrics for Prometheus"""
     metrics: Metrics = request.app.state.metrics
-    return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)

@@ -4,7 +4,7 @@ from fastapi import FastAPI
 
 from app.core.retention import Retention
 from app.settings import Settings, load_settings
-from app.usage.models import ApiKeyUsage
+from app.usage.models import ApiKeyUsage, ApiKeyUsageDay
 from app.usage.recorder import UsageRecorder
 from app.usage.router import router
 from app.usage.settings import UsageSettings
@@ -18,4 +18,5 @@ def install(app: FastAPI, _: Settings) -> None:
     app.state.lifespan.append(recorder.running)
     days = usage_settings.usage_retention_days
     app.state.retention.append(Retention("usage", ApiKeyUsage, "start", days))
+    app.state.retention.append(Retention("usage_days", ApiKeyUsageDay, "start", days))
     app.include_router(router)

@@ -15,8 +15,9 @@ from app.usage.settings import UsageSettings
 logger = logging.getLogger(__name__)
 
 MAX_COUNTERS = 100_000  # keys × hours, kept while the database is down: about 30 MB
-CHUNK = 1000  # counters per transaction: other writers wait for at most one
-PAUSE_SECONDS = 0.01  # between two transactions, for the other writers of SQLite
+# Counters per transaction. On SQLite, all other writers wait for it, and retry in between.
+CHUNK = {"postgresql": 1000, "sqlite": 100}
+PAUSE_SECONDS = {"postgresql": 0, "sqlite": 0.01}
 SHUTDOWN_SECONDS = 5
 
 
@@ -55,12 +56,13 @@ class UsageRecorder:
         overflow, self._overflow = self._overflow, Counter()
         if overflow.requests:
             logger.error("usage: %s requests were not counted", overflow.requests)
+        dialect = self._database.engine.dialect.name
         while counters:
-            chunk = dict(counters.popitem() for _ in range(min(CHUNK, len(counters))))
+            chunk = dict(counters.popitem() for _ in range(min(CHUNK[dialect], len(counters))))
             if not await self._write(chunk):
                 self._keep(counters | chunk)
                 return
-            await asyncio.sleep(PAUSE_SECONDS)
+            await asyncio.sleep(PAUSE_SECONDS[dialect])
 
     async def _write(self, chunk: dict[KeyAndHour, Counter]) -> bool:
         """Whether the chunk was written. It is emptied if it may have been."""
@@ -89,12 +91,14 @@ class UsageRecorder:
     async def running(self) -> AsyncIterator[None]:
         """Flush every few seconds, and once more at the end."""
         task = asyncio.create_task(self._run())
-        yield
-        self._stopping.set()
         try:
-            await asyncio.wait_for(task, SHUTDOWN_SECONDS)
-        except TimeoutError:
-            logger.error("usage: the last counts are lost: the database did not respond in time")
+            yield
+        finally:
+            self._stopping.set()
+            try:
+                await asyncio.wait_for(task, SHUTDOWN_SECONDS)
+            except TimeoutError:
+                logger.error("usage: the last counts are lost: the database did not respond")
 
     async def _run(self) -> None:
         is_last = False

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 class User(SQLModel, table=True):
     """A person or a program that owns keys. There is no password: only keys give access."""
 
-    __tablename__ = "users"
+    # SQLModel declares a function, so pyright and basedpyright report an error.
+    __tablename__ = "users"  # pyright: ignore[reportAssignmentType]
     __table_args__ = (
         Index(
             "ix_users_active_admins",

@@ -1,7 +1,7 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from app.auth.caller import Caller
 from app.auth.dependencies import CurrentUser, requires
@@ -9,21 +9,22 @@ from app.auth.scopes import Scope
 from app.core.database import SessionDep
 from app.core.pagination import Page, Rows
 from app.users import service
+from app.users.dependencies import USER_PATH
 from app.users.models import User
 from app.users.schemas import MeUpdate, UserCreate, UserQuery, UserRead, UserUpdate
 
-router = APIRouter(prefix="/v1/users", tags=["users"])
+router = APIRouter(prefix="/v1", tags=["users"])
 
 Admin = Annotated[Caller, requires(Scope.ADMIN)]
 
 
-@router.get("/me", response_model=UserRead)
+@router.get("/users/me", response_model=UserRead)
 async def read_me(user: CurrentUser) -> User:
     """Get the owner of the calling key"""
     return user
 
 
-@router.patch("/me", response_model=UserRead)
+@router.patch("/users/me", response_model=UserRead)
 async def update_me(
     changes: MeUpdate, caller: Annotated[Caller, requires(Scope.USERS_WRITE)], session: SessionDep
 ) -> User:
@@ -34,7 +35,7 @@ async def update_me(
     return await service.update_me(session, changes, caller)
 
 
-@router.get("", response_model=Page[UserRead])
+@router.get("/users", response_model=Page[UserRead])
 async def list_users(
     _: Admin, session: SessionDep, query: Annotated[UserQuery, Query()]
 ) -> Rows[User]:
@@ -45,26 +46,26 @@ async def list_users(
     return await service.list_page(session, query)
 
 
-@router.post("", status_code=201, response_model=UserRead)
+@router.post("/users", status_code=201, response_model=UserRead)
 async def create_user(
-    new: UserCreate, caller: Admin, session: SessionDep, response: Response
+    new: UserCreate, caller: Admin, session: SessionDep, request: Request, response: Response
 ) -> User:
     """Create a user
 
     New users have no key yet.
     """
     user = await service.create(session, new, caller)
-    response.headers["Location"] = f"/v1/users/{user.id}"
+    response.headers["Location"] = request.url_for("read_user", user_id=user.id).path
     return user
 
 
-@router.get("/{user_id}", response_model=UserRead)
+@router.get(USER_PATH, response_model=UserRead)
 async def read_user(user_id: UUID, _: Admin, session: SessionDep) -> User:
     """Get a user"""
     return await service.get(session, user_id)
 
 
-@router.patch("/{user_id}", response_model=UserRead)
+@router.patch(USER_PATH, response_model=UserRead)
 async def update_user(
     user_id: UUID, changes: UserUpdate, caller: Admin, session: SessionDep
 ) -> User:
@@ -75,7 +76,7 @@ async def update_user(
     return await service.update(session, user_id, changes, caller)
 
 
-@router.delete("/{user_id}", status_code=204)
+@router.delete(USER_PATH, status_code=204)
 async def delete_user(user_id: UUID, caller: Admin, session: SessionDep) -> None:
     """Delete a user
 

@@ -15,13 +15,13 @@ class UserCreate(Body):
 
 
 class MeUpdate(Body):
-    first_name: Line = Field(default_factory=str, examples=["Ada"])
-    last_name: Line = Field(default_factory=str, examples=["Lovelace"])
+    first_name: Line = Field(default="", examples=["Ada"])
+    last_name: Line = Field(default="", examples=["Lovelace"])
 
 
 class UserUpdate(MeUpdate):
-    is_active: StrictBool = Field(default_factory=bool)
-    is_admin: StrictBool = Field(default_factory=bool)
+    is_active: StrictBool = True
+    is_admin: StrictBool = False
 
 
 class UserQuery(PageQuery):

@@ -56,9 +56,12 @@ async def update_me(session: AsyncSession, changes: MeUpdate, actor: Caller) -> 
 async def update(
     session: AsyncSession, user_id: UUID, changes: UserUpdate, actor: Caller | None
 ) -> User:
-    await confirm_caller(session, actor, Scope.ADMIN, user_ids=[user_id], lock_admins=True)
     wanted = changes.model_dump(exclude_unset=True)
-    if False in (wanted.get("is_admin"), wanted.get("is_active")):
+    may_remove_admin = False in (wanted.get("is_admin"), wanted.get("is_active"))
+    await confirm_caller(
+        session, actor, Scope.ADMIN, user_ids=[user_id], lock_admins=may_remove_admin
+    )
+    if may_remove_admin:
         await _require_another_admin(session, user_id)
     return await _update(session, user_id, changes, actor)
 

@@ -120,9 +120,25 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("key_id", "start", name=op.f("pk_api_key_usage")),
     )
     op.create_index(op.f("ix_api_key_usage_start"), "api_key_usage", ["start"])
+    op.create_table(
+        "api_key_usage_days",
+        sa.Column("key_id", sa.String(length=16), nullable=False),
+        sa.Column("start", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("requests", sa.BigInteger(), nullable=False),
+        sa.Column("errors", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["key_id"],
+            ["user_api_keys.id"],
+            name=op.f("fk_api_key_usage_days_key_id_user_api_keys"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("key_id", "start", name=op.f("pk_api_key_usage_days")),
+    )
+    op.create_index(op.f("ix_api_key_usage_days_start"), "api_key_usage_days", ["start"])
 
 
 def downgrade() -> None:
+    op.drop_table("api_key_usage_days")
     op.drop_table("api_key_usage")
     op.drop_table("audit_events")
     op.drop_table("user_api_keys")

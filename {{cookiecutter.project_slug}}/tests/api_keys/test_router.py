@@ -68,12 +68,12 @@ async def test_only_a_digest_is_stored(
 async def test_networks_scopes_and_times_are_normalized(as_user: AsUser) -> None:
     me = await as_user()
     new = new_key(
-        allowed_cidrs=["192.0.2.7", "2001:DB8::/32", "::ffff:10.0.0.0/104"],
+        allowed_cidrs=["192.0.2.7", "2001:DB8::/32", "::ffff:10.0.0.0/104", "::ffff:0:0/96"],
         scopes=["users:write", "users:read", "users:read"],
         expires_at="2100-01-01T02:00:00+02:00",
     )
     created = (await me.post(KEYS, json=new)).json()
-    assert created["allowed_cidrs"] == ["192.0.2.7/32", "2001:db8::/32", "10.0.0.0/8"]
+    assert created["allowed_cidrs"] == ["192.0.2.7/32", "2001:db8::/32", "10.0.0.0/8", "0.0.0.0/0"]
     assert created["scopes"] == ["users:read", "users:write"]
     assert created["expires_at"] == "2100-01-01T00:00:00Z"
 
@@ -136,6 +136,13 @@ async def test_an_invalid_field_is_rejected(
         change = {pointer.split("/")[2]: value}
         assert pointers(await me.post(KEYS, json=new_key(**change))) == [pointer]
         assert pointers(await me.patch(f"{KEYS}/current", json=change)) == [pointer]
+
+
+async def test_a_list_can_have_a_hundred_items(as_user: AsUser) -> None:
+    me = await as_user()
+    networks = [f"10.{number}.0.0/16" for number in range(100)]
+    new = new_key(scopes=["users:read"] * 100, allowed_cidrs=networks)
+    assert (await me.post(KEYS, json=new)).json()["allowed_cidrs"] == networks
 
 
 @pytest.mark.parametrize(

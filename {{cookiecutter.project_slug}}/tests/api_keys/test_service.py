@@ -6,14 +6,17 @@ from typing import Any
 import pytest
 import time_machine
 from httpx import AsyncClient, Response
+from sqlmodel import select
 
 from app.api_keys import service
 from app.api_keys.models import UserApiKey
 from app.api_keys.schemas import ApiKeyCreate
+from app.auth.confirmation import confirm_caller
 from app.auth.scopes import Scope
 from app.core.database import Database
-from app.core.errors import InvalidInput
+from app.core.errors import InvalidInput, Unavailable
 from app.settings import Settings
+from app.users.models import User
 from tests.conftest import AsUser, ChangeKey
 
 KEYS = "/v1/api-keys"
@@ -53,6 +56,39 @@ async def test_omitted_fields_keep_their_values(as_user: AsUser) -> None:
             assert (await me.patch(f"{KEYS}/{key['id']}", json=nothing_new)).json() == changed
         key = changed
     assert (await me.get(f"{KEYS}/{key['id']}")).json() == key
+
+
+async def times_of_updates(database: Database) -> dict[object, datetime]:
+    """By the id of each key and user."""
+    async with database.session() as session:
+        keys = (await session.exec(select(UserApiKey))).all()
+        return {row.id: row.updated_at for row in (*keys, *(await session.exec(select(User))))}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("PATCH", "/v1/api-keys/{key}"),
+        ("POST", "/v1/api-keys/{key}/renew"),
+        ("POST", "/v1/api-keys/{key}/rotate"),
+        ("DELETE", "/v1/api-keys/{key}"),
+        ("DELETE", "/v1/users/{user}/api-keys"),
+        ("PATCH", "/v1/users/{user}"),
+    ],
+)
+async def test_a_change_sets_updated_at_of_what_it_changes_and_of_nothing_else(
+    as_user: AsUser, database: Database, method: str, path: str
+) -> None:
+    admin, me, _ = await as_user(admin=True), await as_user(), await as_user()
+    before = await times_of_updates(database)
+    url = path.format(key=me.key.id, user=me.user.id)
+    body = {"last_name": "L"} if "users" in path else {"name": "new"}
+    response = await admin.request(method, url, json=body if method == "PATCH" else None)
+    assert response.is_success
+    after = await times_of_updates(database)
+    changed = me.user.id if (method, path) == ("PATCH", "/v1/users/{user}") else me.key.id
+    assert [one for one in before if after[one] != before[one]] == [changed]
+    assert after[changed] > before[changed]
 
 
 async def test_a_key_is_disabled_and_enabled(as_user: AsUser) -> None:
@@ -123,6 +159,7 @@ async def test_renewing_reactivates_an_expired_key(as_user: AsUser, change_key: 
         ):
             renewed = await me.post(f"{KEYS}/{other.key.id}/renew", **options)
             assert (renewed.status_code, renewed.json()["expires_at"]) == (200, expires_at)
+            assert (await me.get(f"{KEYS}/{other.key.id}")).json() == renewed.json()
             assert (await other.get(ME)).status_code == 200
 
 
@@ -256,3 +293,46 @@ async def test_without_a_caller_the_owner_is_required(
     async with database.session() as session:
         with pytest.raises(InvalidInput):
             await service.create(session, settings, ApiKeyCreate(name="ci", scopes=[]), None)
+
+
+@pytest.fixture
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "STEP", 2)
+
+
+@pytest.mark.usefixtures("small_steps")
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
+async def test_all_keys_of_a_user_are_revoked_once_in_any_number_of_steps(
+    as_user: AsUser, pauses: list[float], number: int
+) -> None:
+    admin = await as_user(admin=True)  # the calling key is the first, and is needed to the end
+    keys = [(await new_key(admin))["id"] for _ in range(number - 1)] + [admin.key.id]
+    await as_user()
+    response = await admin.delete(f"/v1/users/{admin.user.id}/api-keys")
+    assert response.json() == {"revoked": number}
+    assert pauses == [0.01] * ((number - 1) // 2)  # for the other writers of SQLite
+    assert code(await admin.get(ME)) == "api_key_revoked"
+    other = await as_user(admin=True)
+    events = (await other.get("/v1/audit-events", params={"action": "api_key.revoked"})).json()
+    assert sorted(event["target_key_id"] for event in events["items"]) == sorted(keys)
+
+
+@pytest.mark.usefixtures("small_steps")
+async def test_a_failure_in_the_middle_leaves_the_revoked_keys_revoked(
+    as_user: AsUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin, me = await as_user(admin=True), await as_user()
+    for _ in range(4):
+        await new_key(me)
+    steps = iter([True])
+
+    async def confirm_once(*arguments: Any, **options: Any) -> Any:
+        if not next(steps, False):
+            raise Unavailable
+        return await confirm_caller(*arguments, **options)
+
+    path = f"/v1/users/{me.user.id}/api-keys"
+    with monkeypatch.context() as failing:
+        failing.setattr(service, "confirm_caller", confirm_once)
+        assert (await admin.delete(path)).status_code == 503
+    assert (await admin.delete(path)).json() == {"revoked": 3}

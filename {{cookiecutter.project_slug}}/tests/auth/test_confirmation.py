@@ -5,15 +5,22 @@ from collections.abc import Iterator, Sequence
 import pytest
 from fastapi import FastAPI
 from httpx import AsyncClient
+from sqlalchemy import update
 from sqlmodel import SQLModel, select
+from sqlmodel.ext.asyncio.session import AsyncSession
 
+from app.api_keys import service as api_keys
 from app.api_keys.models import UserApiKey
+from app.api_keys.schemas import ApiKeyCreate
 from app.audit.models import AuditEvent
 from app.auth.caller import Caller
 from app.auth.dependencies import get_caller
 from app.auth.scopes import Scope
 from app.core.database import Database, utc_now
+from app.settings import Settings
+from app.users import service as users
 from app.users.models import User
+from app.users.schemas import UserUpdate
 from tests.conftest import AsUser, KeyClient
 
 WRITES: list[tuple[str, str, object]] = [
@@ -123,3 +130,31 @@ async def test_no_write_to_other_users_takes_effect_if_the_admin_was_demoted(
         response = await client.request(method, url, json=body)
         assert response.status_code in {403, 404}, (method, url)
     assert await all_rows(database) == before
+
+
+async def change_elsewhere(session: AsyncSession, model: type[SQLModel], **changes: object) -> None:
+    """As another transaction does: what the session has loaded stays as it was."""
+    await (await session.connection()).execute(update(model).values(changes))
+
+
+async def test_a_write_sees_what_changed_before_its_locks(
+    as_user: AsUser, database: Database, settings: Settings
+) -> None:
+    me = await as_user()
+    async with database.session() as session:
+        loaded_user = await session.get_one(User, me.user.id)
+        await change_elsewhere(session, User, last_name="Lovelace")
+        user = await users.update(session, me.user.id, UserUpdate(first_name="Ada"), None)
+        assert (user.first_name, user.last_name) == ("Ada", "Lovelace")
+        assert user is loaded_user
+    async with database.session() as session:
+        loaded_key = await session.get_one(UserApiKey, me.key.id)
+        await change_elsewhere(session, UserApiKey, name="changed")
+        locked = await api_keys.lock(session, me.key.id, None)
+        assert locked.key.name == "changed"
+        assert locked.key is loaded_key
+    async with database.session() as session:
+        owner = await session.get_one(User, me.user.id)
+        await change_elsewhere(session, User, is_admin=True)
+        new = ApiKeyCreate(name="ci", scopes=[Scope.ADMIN], user_id=owner.id)
+        await api_keys.create(session, settings, new, None)

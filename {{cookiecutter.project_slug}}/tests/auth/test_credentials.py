@@ -1,6 +1,9 @@
 import pytest
+from fastapi import FastAPI, Request
 from httpx import AsyncClient, Response
 
+from app.auth.credentials import contains_key
+from app.auth.dependencies import CurrentCaller
 from tests.conftest import AsUser
 
 ME = "/v1/users/me"
@@ -95,6 +98,53 @@ async def test_public_and_unknown_paths_ignore_an_invalid_key(client: AsyncClien
     headers = {"Authorization": "Bearer invalid"}
     assert (await client.get("/health/live", headers=headers)).status_code == 200
     assert (await client.get("/v1/unknown", headers=headers)).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {
+            "api_key_locations": ["bearer", "header", "query"],
+            "cors_origins": ["https://example.com"],
+            "trusted_proxies": "127.0.0.1",
+        }
+    ],
+    indirect=True,
+)
+async def test_no_key_is_in_the_request_that_a_route_gets(
+    app: FastAPI, client: AsyncClient, as_user: AsUser
+) -> None:
+    requests: list[str] = []
+
+    @app.get("/report")
+    async def report(request: Request, _: CurrentCaller) -> None:
+        requests.append(repr((request.scope, request.headers, request.url)))
+
+    me = await as_user()
+    await me.get("/report")
+    await client.get("/report", headers={"X-API-Key": me.api_key})
+    await client.get("/report", params={"api_key": me.api_key})
+    assert [request.count(f"{me.key.id}_***") > 0 for request in requests] == [True] * 3
+    assert me.api_key.rpartition("_")[2] not in "".join(requests)
+
+
+KEY = f"acme_test_4k1z9q0v7m2c8x5b_{'Example' * 7}"
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "is_found"),
+    [
+        ("/", "api_key=x", True),
+        ("/", "a=1&api%5Fkey=x", True),
+        ("/", f"token={KEY}", True),
+        ("/", f"{KEY}=1", True),
+        ("/", f"token={KEY.replace('_', '%5F')}", True),
+        (f"/v1/api-keys/{KEY}", "", True),
+        ("/v1/api-keys", "key=x", False),
+    ],
+)
+def test_a_key_is_found_anywhere_in_a_url(path: str, query: str, is_found: bool) -> None:
+    assert contains_key({"path": path, "query_string": query.encode()}) is is_found
 
 
 @pytest.mark.parametrize("settings", [{"cors_origins": ["https://example.com"]}], indirect=True)

@@ -39,6 +39,19 @@ async def test_a_user_who_was_deleted_after_the_key_was_verified_is_rejected(
     assert (response.status_code, response.json()["code"]) == (401, "api_key_invalid")
 
 
+REPLICA = {"database_url": "postgresql://one/db", "database_replica_url": "postgresql://two/db"}
+
+
+@pytest.mark.parametrize("settings", [REPLICA], indirect=True)
+async def test_a_user_who_is_not_on_the_replica_yet_is_told_to_retry(
+    app: FastAPI, client: AsyncClient
+) -> None:
+    app.dependency_overrides[get_caller] = lambda: Caller("0" * 16, uuid4(), frozenset())
+    response = await client.get(ME)
+    assert (response.status_code, response.json()["code"]) == (503, "unavailable")
+    assert response.headers["Retry-After"]
+
+
 @pytest.mark.parametrize("settings", [{"rate_limit": "2/minute"}], indirect=True)
 async def test_a_route_that_needs_the_caller_twice_counts_once(
     app: FastAPI, as_user: AsUser
@@ -60,7 +73,7 @@ async def test_an_unknown_query_parameter_is_rejected_on_every_route(
 ) -> None:
     admin, weak = await as_user(admin=True), await as_user(scopes=[])
     for method, path, operation in operations(app):
-        if "security" in operation:
+        if operation["security"]:
             url = f"{path.format(**IDS)}?statuss=active"
             [error] = (await admin.request(method, url)).json()["errors"]
             detail = "Extra inputs are not permitted"

@@ -31,6 +31,7 @@ async def send_broken_json(
     return await client.request(method, path, content=BROKEN, headers=headers)
 
 
+@pytest.mark.parametrize("settings", [{"failed_auth_limit": None}], indirect=True)
 async def test_a_body_that_cannot_be_read_is_only_reported_to_a_valid_key(
     app: FastAPI, client: AsyncClient, as_user: AsUser, change_key: ChangeKey
 ) -> None:

@@ -57,7 +57,7 @@ async def test_both_limits_can_be_turned_off() -> None:
     limiter = RateLimiter(make_settings(rate_limit="", failed_auth_limit=""))
     for _ in range(1000):
         await limiter.count_request("key", None)
-        await limiter.count_failure(None)
+        await limiter.count_failure(ip_address("192.0.2.1"))
 
 
 @pytest.mark.parametrize("settings", [{"failed_auth_limit": "3/minute"}], indirect=True)
@@ -70,6 +70,7 @@ async def test_invalid_keys_are_limited_per_address_and_valid_keys_always_pass(
     responses = [await get_me(app, invalid, "192.0.2.1") for _ in range(5)]
     assert [response.status_code for response in responses] == [401, 401, 401, 429, 429]
     assert responses[-1].headers["ratelimit-policy"] == '"failures";q=3;w=60'
+    assert int(responses[-1].headers["retry-after"]) in range(1, 61)
     assert (await get_me(app, me.api_key, "192.0.2.1")).status_code == 200
     assert (await get_me(app, invalid, "192.0.2.2")).status_code == 401
 
@@ -170,9 +171,10 @@ async def test_invalid_keys_never_reset_the_limit_of_a_key(
     assert await retry_after(limiter, "key", "1/day")
 
 
-async def test_the_number_of_windows_is_bounded(
+async def test_the_number_and_the_size_of_windows_are_bounded(
     limiter: RateLimiter, clock: Mock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert not hasattr(rate_limit.Window(0), "__dict__")
     monkeypatch.setattr(rate_limit, "MAX_WINDOWS", 4)
 
     async def limited(names: str) -> str:
@@ -183,8 +185,8 @@ async def test_the_number_of_windows_is_bounded(
     await limited("AbdC")
     clock.monotonic.return_value = 60.0
     await limited("Ae")  # A gets another window. To make room for e, C and b are dropped
-    assert await limited("dAe") == "dAe"
-    await limited("fg")  # to make room for g, f is dropped, then d, the oldest of the others
+    assert await limited("dAeb") == "dAe"
+    await limited("fg")  # to make room for f, b is dropped, then d, the oldest of the others
     assert await limited("egd") == "eg"
 
 

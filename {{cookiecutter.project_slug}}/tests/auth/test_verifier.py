@@ -9,6 +9,8 @@ from httpx import ASGITransport, AsyncClient, Response
 from pydantic import SecretStr
 from sqlalchemy.exc import OperationalError
 from sqlmodel import col, update
+from starlette.types import Receive, Send
+from starlette.types import Scope as ASGIScope
 
 from app.api_keys.models import UserApiKey
 from app.auth import key_format
@@ -143,6 +145,27 @@ async def test_a_key_is_only_valid_in_its_networks(
         response = await get_me(app, me.api_key, address=address)
         assert error(response) == (403, "address_not_allowed")
         assert "www-authenticate" not in response.headers
+
+
+@pytest.mark.parametrize("settings", [{"failed_auth_limit": "1/minute"}], indirect=True)
+async def test_a_client_without_an_address_is_in_no_network_and_not_limited(
+    app: FastAPI, as_user: AsUser, change_key: ChangeKey
+) -> None:
+    me = await as_user()
+
+    async def without_address(scope: ASGIScope, receive: Receive, send: Send) -> None:
+        await app({**scope, "client": None}, receive, send)
+
+    async def status(text: str) -> int:
+        transport = ASGITransport(without_address)
+        async with AsyncClient(transport=transport, base_url="http://test") as client:
+            headers = {"Authorization": f"Bearer {text}"}
+            return (await client.get(ME, headers=headers)).status_code
+
+    assert await status(me.api_key) == 200
+    await change_key(me.key, allowed_cidrs=["0.0.0.0/0", "::/0"])
+    assert await status(me.api_key) == 403
+    assert [await status("invalid") for _ in range(2)] == [401, 401]
 
 
 async def test_the_response_names_missing_scopes(as_user: AsUser) -> None:

@@ -33,7 +33,9 @@ def run(environment: pytest.MonkeyPatch) -> Run:
 
 
 @pytest.fixture
-def started(run: Run) -> Run:
+def started(run: Run, environment: pytest.MonkeyPatch, make_database: MakeDatabase) -> Run:
+    environment.setenv("DATABASE_URL", make_database())  # sooner migrated than by `start`
+    get_settings.cache_clear()
     run("start", ADMIN)
     return run
 

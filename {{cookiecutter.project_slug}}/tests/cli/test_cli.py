@@ -1,4 +1,5 @@
 import asyncio
+import json
 import runpy
 import sys
 from collections.abc import Sequence
@@ -15,11 +16,13 @@ from typer.testing import Result
 from app.audit.models import AuditEvent
 from app.auth import key_format
 from app.auth.scopes import Scope
-from app.cli import cli
+from app.cli import cli, keys, users
+from app.core import database as database_module
 from app.core.database import Database, utc_now
 from app.settings import get_settings
 from tests import PEPPER
 from tests.cli.conftest import ADMIN, Run, as_json
+from tests.test_server import modules_of
 
 
 def key_id_in(result: Result) -> str:
@@ -27,6 +30,13 @@ def key_id_in(result: Result) -> str:
     key_id = key_format.parse(result.stdout.removesuffix("\n"), "acme", "test")
     assert key_id is not None, result.output
     return key_id
+
+
+@pytest.mark.parametrize("command", [["--help"], ["start", "--help"], ["purge", "--help"]])
+def test_a_help_does_not_import_the_app(command: list[str]) -> None:
+    modules = modules_of("-m", "app", *command)
+    assert "typer" in modules
+    assert not modules & {"fastapi", "sqlalchemy", "alembic"}
 
 
 def test_start_creates_the_first_admin_once(run: Run) -> None:
@@ -175,14 +185,15 @@ def test_wrong_usage_exits_with_2(started: Run) -> None:
         assert result.stderr, command
 
 
-def test_every_command_accepts_json() -> None:
-    commands = [*get_group(cli).commands.values()]
+def test_every_command_accepts_json_and_no_flag_has_a_no_variant() -> None:
+    apps = (cli, keys.cli, users.cli)
+    commands = [one for app in apps for one in get_group(app).commands.values()]
+    assert len(commands) > 10
     for command in commands:
-        if isinstance(command, TyperGroup):
-            commands += command.commands.values()
-        else:
+        if not isinstance(command, TyperGroup):
             options = {option for parameter in command.params for option in parameter.opts}
             assert "--json" in options, command.name
+            assert not any(parameter.secondary_opts for parameter in command.params), command.name
 
 
 def test_a_database_that_is_not_migrated_is_reported(run: Run) -> None:
@@ -206,14 +217,36 @@ def test_a_newer_database_is_reported(started: Run) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_database_that_is_down_is_reported(run: Run, environment: pytest.MonkeyPatch) -> None:
-    environment.setenv("DATABASE_URL", "postgresql://127.0.0.1:1/nowhere")
+@pytest.mark.parametrize(
+    ("query", "reason"), [("", "127.0.0.1"), ("?nothing=1", 'invalid connection option "nothing"')]
+)
+def test_a_database_that_is_down_is_reported(
+    run: Run, environment: pytest.MonkeyPatch, query: str, reason: str
+) -> None:
+    environment.setenv("DATABASE_URL", f"postgresql://127.0.0.1:1/nowhere{query}")
     get_settings.cache_clear()
     for command in (["start", ADMIN], ["users", "list"]):
         result = run(*command)
         assert (result.exit_code, result.stdout) == (1, "")
-        assert "127.0.0.1" in result.stderr
+        assert reason in result.stderr
+        assert len(result.stderr.splitlines()) == 1
         assert "alembic upgrade" not in result.stderr
+
+
+@pytest.mark.parametrize("command", [["users", "list"], ["check"], ["start", ADMIN]])
+def test_every_command_knows_whether_there_is_a_pooler(
+    run: Run, environment: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    poolers = []
+    environment.setattr(
+        database_module, "configure_postgresql", lambda _, pooler, *__: poolers.append(pooler)
+    )
+    environment.setenv("DATABASE_URL", "postgresql://127.0.0.1:1/nowhere")
+    environment.setenv("DATABASE_POOLER", "true")
+    get_settings.cache_clear()
+    assert run(*command).exit_code == 1
+    assert poolers
+    assert all(poolers)
 
 
 def test_lists_are_tables_on_a_terminal_and_tab_separated_elsewhere(
@@ -222,11 +255,11 @@ def test_lists_are_tables_on_a_terminal_and_tab_separated_elsewhere(
     started("keys", "create", ADMIN, "--name", "[red]ci:warning:")
     lines = started("keys", "list").stdout.splitlines()
     assert [line.split("\t")[1] for line in lines] == ["first key", "[red]ci:warning:"]
-    environment.setenv("COLUMNS", "200")
     environment.setattr(sys.stdout, "isatty", lambda: True)
     started("users", "create", "ada@example.com")
     tables = []
-    for email in (ADMIN, "ada@example.com"):
+    for email, width in ((ADMIN, "200"), (ADMIN, "60"), ("ada@example.com", "200")):
+        environment.setenv("COLUMNS", width)
         environment.setattr(sys, "argv", ["app", "keys", "list", email])
         with pytest.raises(SystemExit):
             runpy.run_module("app", run_name="__main__")
@@ -234,7 +267,9 @@ def test_lists_are_tables_on_a_terminal_and_tab_separated_elsewhere(
     assert "[red]ci" in tables[0]
     assert ":warning:" in tables[0]
     assert "\t" not in tables[0]
-    assert tables[1] == ""
+    assert all(line.split("\t")[0] in tables[1] for line in lines), "an id can be copied"
+    assert "…" not in tables[1], "nothing is cut off"
+    assert tables[2] == ""
 
 
 def test_no_output_contains_characters_that_change_how_the_text_after_them_is_shown(
@@ -283,3 +318,19 @@ def test_an_invalid_setting_is_reported_in_one_sentence(environment: pytest.Monk
     environment.setattr(sys, "argv", ["app", "users", "list"])
     with pytest.raises(SystemExit, match=r"^API_KEY_PEPPERS: .*\.$"):
         runpy.run_module("app", run_name="__main__")
+
+
+def test_check_reports_each_problem_and_otherwise_that_all_is_well(
+    run: Run, environment: pytest.MonkeyPatch
+) -> None:
+    result = run("check")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "alembic upgrade head" in result.stderr
+    environment.setenv("RATE_LIMIT", "fast")
+    problems = json.loads(run("check", "--json").stdout)["problems"]
+    assert [problem.partition(":")[0] for problem in problems] == ["RATE_LIMIT"]
+    environment.delenv("RATE_LIMIT")
+    run("start", ADMIN)
+    result = run("check")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "All is well" in result.stderr

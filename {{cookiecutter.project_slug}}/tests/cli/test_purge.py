@@ -15,14 +15,14 @@ from tests.cli.conftest import Run, as_json
 
 @pytest.fixture
 def old_events(started: Run, environment: pytest.MonkeyPatch) -> Run:
-    """Two old events, and a retention of one day."""
+    """Two old events, and a retention of ten years."""
 
     async def add() -> None:
         database = Database(get_settings().database_url)
         async with database.session() as session:
             session.add_all(
                 AuditEvent(
-                    created_at=datetime(2020, 1, 1, tzinfo=UTC),
+                    created_at=datetime(2000, 1, 1, tzinfo=UTC),
                     action="user.updated",
                     target_user_id=UUID(int=1),
                     changes={},
@@ -33,7 +33,7 @@ def old_events(started: Run, environment: pytest.MonkeyPatch) -> Run:
         await database.dispose()
 
     asyncio.run(add())
-    environment.setenv("AUDIT_RETENTION_DAYS", "1")
+    environment.setenv("AUDIT_RETENTION_DAYS", "3650")
     get_settings.cache_clear()
     return started
 
@@ -56,4 +56,5 @@ def test_purge_shows_progress_on_a_terminal(
         runpy.run_module("app", run_name="__main__")
     printed = capsys.readouterr()
     assert "\raudit_events: 2 " in printed.err
+    assert printed.err.endswith("\n")  # so that the prompt starts on a new line
     assert {"name": "audit_events", "deleted": 2} in json.loads(printed.out)

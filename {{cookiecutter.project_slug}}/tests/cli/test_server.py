@@ -1,28 +1,22 @@
-import subprocess
-import sys
-import time
+import asyncio
+
+from httpx import ASGITransport, AsyncClient
 
 from app.auth.cache import TRUST_SECONDS
-from app.settings import ROOT
-from tests.conftest import MakeDatabase
-from tests.test_server import environment_of, running
+from app.main import create_app
+from app.settings import get_settings
+from tests.cli.conftest import ADMIN, Run
 
 
-def test_a_key_of_the_command_line_works_until_the_command_line_revokes_it(
-    make_database: MakeDatabase,
-) -> None:
-    url = make_database(migrated=False)
-
-    def run(*arguments: str) -> str:
-        command = [sys.executable, "-m", "app", *arguments]
-        environment = environment_of(url)
-        return subprocess.check_output(command, cwd=ROOT, env=environment, text=True).strip()
-
-    api_key = run("start", "admin@example.com")
-    assert api_key.startswith("acme_live_")
-    with running(url, api_key=api_key) as (server, _):
-        assert server.get("/v1/users/me").json()["email"] == "admin@example.com"
-        run("keys", "revoke", api_key.split("_")[2])
-        time.sleep(TRUST_SECONDS)
-        response = server.get("/v1/users/me")
+async def test_a_key_of_the_command_line_works_until_the_command_line_revokes_it(run: Run) -> None:
+    api_key = (await asyncio.to_thread(run, "start", ADMIN)).stdout.strip()
+    app = create_app(get_settings())
+    headers = {"Authorization": f"Bearer {api_key}"}
+    transport = ASGITransport(app)
+    async with AsyncClient(transport=transport, base_url="http://test", headers=headers) as client:
+        assert (await client.get("/v1/users/me")).json()["email"] == ADMIN
+        await asyncio.to_thread(run, "keys", "revoke", api_key.split("_")[2])
+        await asyncio.sleep(TRUST_SECONDS)
+        response = await client.get("/v1/users/me")
+    await app.state.database.dispose()
     assert (response.status_code, response.json()["code"]) == (401, "api_key_revoked")

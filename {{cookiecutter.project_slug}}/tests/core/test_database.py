@@ -1,13 +1,18 @@
 import asyncio
 import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
+import time_machine
 from alembic import command
+from fastapi import BackgroundTasks, FastAPI, Request
+from fastapi.responses import StreamingResponse
 from sqlalchemy import Engine, event, false, literal, literal_column, text
-from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import (
     DBAPIError,
@@ -15,17 +20,27 @@ from sqlalchemy.exc import (
     InvalidRequestError,
     OperationalError,
 )
+from sqlalchemy.orm import selectinload
 from sqlalchemy.pool import Pool
+from sqlalchemy.util import await_only
 from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from app.api_keys.models import UserApiKey
-from app.core.database import SESSION_CONNECTIONS, Database
+from app.auth.dependencies import CurrentCaller
+from app.core.database import (
+    LOOKUP_CONNECTIONS,
+    SESSION_CONNECTIONS,
+    Database,
+    SessionDep,
+    create_engine,
+)
 from app.users import service as users
 from app.users.models import User
 from app.users.schemas import UserCreate
 from tests.conftest import TEST_DATABASE_URL, AsUser, alembic_config
 
+CURRENT = "/v1/api-keys/current"
 ONE = select(literal(1))
 
 
@@ -38,6 +53,30 @@ async def test_times_are_returned_in_utc(database: Database, as_user: AsUser) ->
     assert (created_at, created_at.tzinfo) == (datetime(2030, 1, 1, tzinfo=UTC), UTC)
 
 
+@pytest.fixture
+def in_kathmandu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as changed:
+        changed.setenv("TZ", "Asia/Kathmandu")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("in_kathmandu")
+async def test_times_do_not_depend_on_the_time_zone_of_the_process(as_user: AsUser) -> None:
+    me = await as_user()
+    expiry = datetime(2050, 1, 31, 23, tzinfo=UTC)
+    key = (await me.post(f"{CURRENT}/renew", json={"expires_at": expiry.isoformat()})).json()
+    assert key["expires_at"] == "2050-01-31T23:00:00Z"
+    assert (await me.get(CURRENT)).json()["expires_at"] == key["expires_at"]
+    for seconds, status, found in ((-1, 200, []), (0, 401, [key["id"]])):
+        with time_machine.travel(expiry + timedelta(seconds=seconds), tick=False):
+            admin = await as_user(admin=True)
+            assert (await me.get(CURRENT)).status_code == status
+            expired = await admin.get("/v1/api-keys", params={"status": "expired"})
+            assert [one["id"] for one in expired.json()["items"]] == found
+
+
 async def test_the_database_deletes_the_keys_of_a_deleted_user(
     database: Database, as_user: AsUser
 ) -> None:
@@ -48,7 +87,7 @@ async def test_the_database_deletes_the_keys_of_a_deleted_user(
         assert await session.get(UserApiKey, me.key.id) is None
 
 
-async def test_a_relationship_that_is_not_loaded_raises_an_error(
+async def test_a_relationship_raises_an_error_until_it_is_loaded_and_cascades_then(
     database: Database, as_user: AsUser
 ) -> None:
     me = await as_user()
@@ -58,6 +97,91 @@ async def test_a_relationship_that_is_not_loaded_raises_an_error(
             assert user.api_keys
         await session.refresh(user, ["api_keys"])
         assert [key.id for key in user.api_keys] == [me.key.id]
+        await session.delete(user)
+        await session.flush()
+        assert await session.get(UserApiKey, me.key.id) is None
+
+
+async def test_a_relationship_can_be_loaded_with_its_row(
+    database: Database, as_user: AsUser
+) -> None:
+    me = await as_user()
+    keys = selectinload(User.api_keys)  # type: ignore[arg-type] # SQLModel says that it is a list
+    async with database.session() as session:
+        user = (await session.exec(select(User).where(User.id == me.user.id).options(keys))).one()
+    assert [key.id for key in user.api_keys] == [me.key.id]
+
+
+async def add(session: AsyncSession) -> None:
+    session.add(User(email="late@example.com"))
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        add,
+        AsyncSession.commit,
+        AsyncSession.connection,
+        lambda session: session.exec(ONE),
+        lambda session: session.get(User, uuid4()),
+        lambda session: session.merge(User(email="late@example.com")),
+    ],
+    ids=["add", "commit", "connection", "exec", "get", "merge"],
+)
+async def test_a_session_that_has_ended_rejects_every_use(
+    real_database: Database, use: Callable[[AsyncSession], Awaitable[object]]
+) -> None:
+    async with real_database.session() as session:
+        await session.exec(ONE)
+    with pytest.raises(InvalidRequestError, match="permanently closed"):
+        await use(session)
+
+
+async def test_work_after_the_response_cannot_use_the_session_of_the_request(
+    app: FastAPI, as_user: AsUser
+) -> None:
+    me = await as_user()
+    errors: list[str] = []
+
+    async def write(session: AsyncSession) -> None:
+        try:
+            session.add(User(email="late@example.com"))
+            await session.commit()
+        except InvalidRequestError as error:
+            errors.append(str(error))
+
+    @app.get("/v1/late")
+    async def late(
+        _: CurrentCaller, session: SessionDep, background: BackgroundTasks
+    ) -> StreamingResponse:
+        async def stream() -> AsyncIterator[str]:
+            await write(session)
+            yield "done"
+
+        background.add_task(write, session)
+        return StreamingResponse(stream(), background=background)
+
+    assert (await me.get("/v1/late")).text == "done"
+    assert len(errors) == 2
+    assert "permanently closed" in errors[0]
+
+
+async def test_work_after_the_response_can_use_a_session_of_its_own(
+    app: FastAPI, as_user: AsUser, database: Database
+) -> None:
+    me = await as_user()
+
+    async def write(database: Database) -> None:
+        async with database.session() as session:
+            await users.create(session, UserCreate(email="late@example.com"), None)
+
+    @app.post("/v1/late")
+    async def late(_: CurrentCaller, request: Request, background: BackgroundTasks) -> None:
+        background.add_task(write, request.app.state.database)
+
+    await me.post("/v1/late")
+    async with database.session() as session:
+        (await session.exec(select(User).where(User.email == "late@example.com"))).one()
 
 
 def modes_in(folder: Path) -> dict[str, int]:
@@ -152,6 +276,12 @@ async def test_on_sqlite_writers_do_not_lose_updates_of_each_other(tmp_path: Pat
     await database.dispose()
 
 
+async def test_sqlite_does_not_wait_for_the_disk_at_each_commit(tmp_path: Path) -> None:
+    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'app.db'}")
+    assert await database.fetch_all(text("PRAGMA synchronous")) == [(1,)]  # NORMAL
+    await database.dispose()
+
+
 async def test_a_read_only_session_does_not_wait_for_a_writer(real_database: Database) -> None:
     async with real_database.session() as writer:
         await writer.exec(update(User).where(false()).values(is_active=False))
@@ -165,6 +295,40 @@ async def test_lookups_do_not_wait_for_connections_of_sessions(real_database: Da
             session = await stack.enter_async_context(real_database.session(read_only=True))
             await session.exec(ONE)
         assert await asyncio.wait_for(real_database.fetch_all(ONE), 4) == [(1,)]
+
+
+async def test_only_read_only_sessions_use_the_replica(database_url: str) -> None:
+    database = Database(database_url, replica_url="postgresql+psycopg://127.0.0.1:1/nowhere")
+    async with database.session(read_only=True) as session:
+        with pytest.raises(OperationalError):
+            await session.connection()
+    async with database.session() as session:
+        await session.connection()
+    for is_check in (True, False):
+        assert await database.fetch_all(ONE, is_check=is_check) == [(1,)]
+    await database.dispose()
+
+
+async def test_checks_do_not_wait_for_connections_of_lookups(real_database: Database) -> None:
+    all_held = asyncio.Event()
+    gate = asyncio.Event()
+    held: list[object] = []
+
+    def hold(*execution: object) -> None:
+        if len(held) < LOOKUP_CONNECTIONS:
+            held.append(execution)
+            if len(held) == LOOKUP_CONNECTIONS:
+                all_held.set()
+            await_only(gate.wait())
+
+    event.listen(Engine, "before_cursor_execute", hold)
+    lookups = [asyncio.create_task(real_database.fetch_all(ONE)) for _ in range(20)]
+    async with asyncio.timeout(4):
+        await all_held.wait()
+        assert await real_database.fetch_all(ONE, is_check=True) == [(1,)]
+    gate.set()
+    assert await asyncio.gather(*lookups) == [[(1,)]] * 20
+    event.remove(Engine, "before_cursor_execute", hold)
 
 
 async def test_a_lookup_succeeds_after_a_restart_of_the_database(database_url: str) -> None:
@@ -183,6 +347,19 @@ async def test_a_lookup_succeeds_after_a_restart_of_the_database(database_url: s
     await database.dispose()
 
 
+@pytest.mark.skipif(TEST_DATABASE_URL is None, reason="TEST_DATABASE_URL is not set")
+async def test_a_session_succeeds_after_a_restart_of_the_database(database_url: str) -> None:
+    database = Database(database_url)
+    async with database.session() as session:
+        connection = await (await session.connection()).get_raw_connection()
+        driver_connection = connection.driver_connection
+    assert driver_connection
+    await driver_connection.close()
+    async with database.session() as session:
+        assert (await session.exec(ONE)).one() == 1
+    await database.dispose()
+
+
 async def test_a_lookup_that_fails_is_not_repeated(real_database: Database) -> None:
     statements: list[object] = []
 
@@ -196,10 +373,22 @@ async def test_a_lookup_that_fails_is_not_repeated(real_database: Database) -> N
     assert len(statements) == 1
 
 
-@pytest.mark.skipif(TEST_DATABASE_URL is None, reason="TEST_DATABASE_URL is not set")
-async def test_the_options_in_the_url_are_kept(database_url: str) -> None:
-    url = make_url(database_url).update_query_dict({"options": "-c search_path=tenant"})
-    database = Database(url.render_as_string(hide_password=False))
-    for setting, value in (("search_path", "tenant"), ("timezone", "UTC")):
-        assert (await database.fetch_all(text(f"SHOW {setting}")))[0][0] == value
-    await database.dispose()
+class Connecting(Exception):
+    """Has the arguments of a connection that is not made."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "seconds"),
+    [({}, 5), ({"for_lookups": True}, 5), ({"for_migrations": True}, 60)],
+)
+async def test_sqlite_waits_for_other_writers_and_longer_in_migrations(
+    tmp_path: Path, kind: dict[str, bool], seconds: int
+) -> None:
+    engine = create_engine(f"sqlite+aiosqlite:///{tmp_path}/app.db", **kind)
+
+    @event.listens_for(engine.sync_engine, "do_connect")
+    def stop(_: object, __: object, ___: object, arguments: dict[str, object]) -> None:
+        raise Connecting(arguments["timeout"])
+
+    with pytest.raises(Connecting, match=f"^{seconds}$"):
+        await engine.connect()

@@ -6,9 +6,12 @@ from uuid import uuid4
 import pytest
 from fastapi import FastAPI
 from httpx import AsyncClient, Response
+from sqlalchemy import literal, select
 from starlette.exceptions import HTTPException
 
-from tests.conftest import AsUser
+from app.core.database import SessionDep
+from app.users.models import User
+from tests.conftest import TEST_DATABASE_URL, AsUser
 
 KEYS = "/v1/api-keys"
 JSON = {"Content-Type": "application/json"}
@@ -39,6 +42,31 @@ async def test_a_method_that_is_not_allowed_is_a_problem_that_names_all_that_are
     assert response.headers["allow"] == methods
 
 
+@pytest.mark.parametrize("root_path", ["", "/sub"])
+@pytest.mark.parametrize("in_path", [True, False])
+async def test_location_and_allow_are_correct_behind_a_proxy_that_serves_a_sub_path(
+    app: FastAPI, as_user: AsUser, root_path: str, in_path: bool
+) -> None:
+    app.root_path = root_path
+    prefix = root_path if in_path else ""
+    me = await as_user(admin=True)
+    created = await me.post(f"{prefix}{KEYS}", json={"name": "ci", "scopes": []})
+    key = f"{KEYS}/{created.json()['id']}"
+    assert created.headers["location"] == f"{root_path}{key}"
+    rotated = await me.post(f"{prefix}{key}/rotate")
+    assert rotated.headers["location"] == f"{root_path}{KEYS}/{rotated.json()['id']}"
+    user = await me.post(f"{prefix}/v1/users", json={"email": "ada@example.com"})
+    assert user.headers["location"] == f"{root_path}/v1/users/{user.json()['id']}"
+    assert (await me.put(f"{prefix}{KEYS}")).headers["allow"] == "GET, POST"
+
+
+@pytest.mark.parametrize(("path", "allow"), [("me", "GET, PATCH"), ("me/api-keys", None)])
+async def test_me_is_never_an_id_of_a_user(as_user: AsUser, path: str, allow: str | None) -> None:
+    response = await (await as_user()).delete(f"/v1/users/{path}")
+    assert response.status_code == (405 if allow else 404)
+    assert response.headers.get("allow") == allow
+
+
 @pytest.mark.parametrize("headers", [{}, {"Content-Type": "text/plain"}])
 async def test_a_body_of_another_media_type_is_rejected(
     as_user: AsUser, headers: dict[str, str]
@@ -46,6 +74,20 @@ async def test_a_body_of_another_media_type_is_rejected(
     me = await as_user()
     response = await me.post(KEYS, content=b'{"name": "x", "scopes": []}', headers=headers)
     assert is_problem(response, 415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "status"),
+    [("gzip", 415), ("BR", 415), ("identity, gzip", 415), ("Identity", 201), ("", 201)],
+)
+async def test_a_compressed_body_is_rejected(as_user: AsUser, encoding: str, status: int) -> None:
+    headers = {"Content-Encoding": encoding}
+    body = {"name": "x", "scopes": []}
+    response = await (await as_user()).post(KEYS, json=body, headers=headers)
+    assert response.status_code == status
+    if status == 415:
+        assert is_problem(response, 415, "unsupported_media_type")
+        assert response.headers["accept-encoding"] == "identity"
 
 
 # Operations that need another id in their path are left out.
@@ -66,11 +108,12 @@ def operations(app: FastAPI) -> Iterator[tuple[str, str, dict[str, Any]]]:
         (b"\x00", 422),
         (b"\xff\xfe", 422),
         (b'{"name": "\xed\xa0\x80"}', 422),
-        (b'{"name": ' + b"9" * 5000 + b"}", 400),
-        (b"[" * 30_000 + b"]" * 30_000, 400),
+        (b'{"name": "\xe9"}', 422),
+        (b'{"name": ' + b"9" * 5000 + b"}", 422),
+        (b"[" * 30_000 + b"]" * 30_000, 422),
         (b'{"name": "' + b"a" * 70_000 + b'"}', 413),
     ],
-    ids=["half", "NUL", "binary", "surrogate", "5000 digits", "30000 deep", "70 kB"],
+    ids=["half", "NUL", "binary", "surrogate", "Latin-1", "5000 digits", "30000 deep", "70 kB"],
 )
 async def test_every_operation_rejects_a_body_that_cannot_be_read(
     app: FastAPI, no_auth: AsyncClient, body: bytes, status: int
@@ -83,7 +126,7 @@ async def test_every_operation_rejects_a_body_that_cannot_be_read(
 
 
 @pytest.mark.parametrize(
-    "value", ['"\\ud800"', '"a\\u0000b"', "NaN", "1e999", "-Infinity", "1" + "0" * 30]
+    "value", ['"\\ud800"', '"a\\u0000b"', "NaN", "1e999", "-Infinity", "1" + "0" * 400]
 )
 async def test_every_field_rejects_a_json_value_that_the_database_cannot_hold(
     app: FastAPI, no_auth: AsyncClient, value: str
@@ -110,6 +153,28 @@ async def test_every_parameter_rejects_text_that_no_value_can_have(
             query = f"?{name}={value}" if parameter["in"] == "query" else ""
             response = await no_auth.request(method, path.format(**ids) + query, json=None)
             assert is_problem(response, 422, "invalid_input"), (path, name)
+
+
+@pytest.mark.parametrize("value", ["\ud800", 2**70])
+async def test_a_value_that_the_database_rejects_is_invalid_input(
+    app: FastAPI, client: AsyncClient, value: str | int
+) -> None:
+    @app.get("/stored")
+    async def store(session: SessionDep) -> None:
+        await (await session.connection()).execute(select(literal(value)))
+
+    response = await client.get("/stored")
+    assert is_problem(response, 422, "invalid_input")
+    assert response.json()["errors"][0]["pointer"] == ""
+
+
+@pytest.mark.skipif(TEST_DATABASE_URL is None, reason="SQLite stores NUL")
+async def test_text_with_nul_is_invalid_input(app: FastAPI, client: AsyncClient) -> None:
+    @app.post("/stored")
+    async def store(session: SessionDep) -> None:
+        session.add(User(email="a\0@example.com"))
+
+    assert is_problem(await client.post("/stored"), 422, "invalid_input")
 
 
 async def test_a_validation_error_echoes_neither_values_nor_long_names(as_user: AsUser) -> None:
@@ -150,7 +215,17 @@ async def test_an_unhandled_exception_is_a_500_that_reveals_nothing(
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(400, "invalid_request"), (409, "conflict"), (402, "payment_required")]
+    ("status", "code"),
+    [
+        (400, "invalid_request"),
+        (402, "payment_required"),
+        (404, "not_found"),
+        (409, "conflict"),
+        (413, "content_too_large"),
+        (415, "unsupported_media_type"),
+        (500, "internal_error"),
+        (503, "unavailable"),
+    ],
 )
 async def test_an_http_exception_is_a_problem_with_its_status_detail_and_headers(
     app: FastAPI, client: AsyncClient, status: int, code: str

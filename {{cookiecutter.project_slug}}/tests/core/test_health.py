@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from unittest.mock import AsyncMock, Mock
 
@@ -7,10 +7,12 @@ import pytest
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.core import health
 from app.core.database import Database
+from app.core.postgresql import NEEDS_POOLER
 from app.main import create_app
 from tests.conftest import MakeDatabase, make_settings
 
@@ -92,17 +94,26 @@ async def test_not_ready_while_the_database_is_down() -> None:
     assert await problem_of(create_app(NO_SERVER)) == "The database does not respond."
 
 
-async def never(*_: object) -> None:
+async def never(*_: object, **__: object) -> None:
     await asyncio.Event().wait()
 
 
-async def pool_timeout(*_: object) -> None:
+async def pool_timeout(*_: object, **__: object) -> None:
     raise PoolTimeout
 
 
+# The checks have their own connections. They are all in use only while the database is frozen.
 @pytest.mark.parametrize("fetch_all", [never, pool_timeout])
-async def test_not_ready_while_the_database_is_frozen_or_its_pool_is_exhausted(
-    app: FastAPI, monkeypatch: pytest.MonkeyPatch, fetch_all: Callable[..., AsyncIterator[None]]
+async def test_not_ready_while_the_database_is_frozen(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch, fetch_all: Callable[..., Awaitable[None]]
 ) -> None:
     monkeypatch.setattr(app.state.database, "fetch_all", fetch_all)
     assert await problem_of(app) == "The database does not respond."
+
+
+async def test_not_ready_behind_a_pooler_without_the_setting(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = OperationalError(None, None, Exception(NEEDS_POOLER))
+    monkeypatch.setattr(app.state.database, "fetch_all", AsyncMock(side_effect=error))
+    assert "DATABASE_POOLER" in await problem_of(app)

@@ -1,18 +1,28 @@
+import asyncio
 import json
 import logging
-from collections.abc import Iterator
+import re
+import sys
+from collections.abc import AsyncIterator, Iterator
 from contextlib import redirect_stderr
 from datetime import UTC, datetime
 from io import StringIO
+from uuid import UUID
 
 import pytest
-from fastapi import FastAPI
+from fastapi import BackgroundTasks, FastAPI
+from fastapi.responses import StreamingResponse
 from httpx import ASGITransport, AsyncClient
+from opentelemetry._logs import SeverityNumber
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
+from opentelemetry.sdk.trace import TracerProvider
 from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
 from uvicorn.logging import AccessFormatter
 
 from app.auth.key_format import redact
-from app.core.logging import configure_logging
+from app.core.logging import JsonFormatter, configure_logging
 from tests.conftest import AsUser, ChangeKey
 
 SECRET = "7" * 49
@@ -144,6 +154,24 @@ def test_a_key_in_an_extra_field_is_redacted(log: StringIO) -> None:
     assert f"'x-api-key': '{REDACTED}'" in json.loads(log.getvalue())["headers"]
 
 
+@as_json
+def test_a_traceback_is_part_of_its_line(log: StringIO) -> None:
+    try:
+        raise LookupError("on purpose")
+    except LookupError:
+        logging.getLogger("app.items").exception("failed")
+    assert "LookupError: on purpose" in json.loads(log.getvalue())["exception"]
+
+
+def test_the_json_formatter_needs_no_other_formatter_for_the_traceback() -> None:
+    try:
+        raise LookupError("on purpose")
+    except LookupError:
+        record = logging.LogRecord("app", logging.ERROR, "", 1, "failed", None, sys.exc_info())
+    line = json.loads(JsonFormatter(redact).format(record))
+    assert line["exception"].startswith("Traceback (most recent call last):")
+
+
 @in_both_formats
 def test_a_key_in_a_traceback_is_redacted(log: StringIO) -> None:
     try:
@@ -180,6 +208,118 @@ def test_wrong_arguments_of_a_log_call_are_logged_redacted(
     logging.getLogger("app.items").info(*arguments)
     assert arguments[0] in log.getvalue()
     assert REDACTED in log.getvalue()
+
+
+@as_json
+def test_an_extra_field_replaces_no_field_of_the_line(log: StringIO) -> None:
+    logging.getLogger("app.items").info("x", extra={"level": 8, "time": 9, "exception": 10})
+    line = json.loads(log.getvalue())
+    assert (line["level"], line["extra_level"], line["extra_time"]) == ("info", 8, 9)
+    assert line["time"].endswith("+00:00")
+    assert line["exception"] == 10
+
+
+LOOP: list[object] = []
+LOOP.append(LOOP)
+
+
+class NoText:
+    def __str__(self) -> str:
+        raise LookupError(KEY)
+
+
+@as_json
+@pytest.mark.parametrize(
+    ("value", "logged"),
+    [
+        ({"ids": [8]}, {"ids": [8]}),
+        (None, None),
+        (datetime(2030, 1, 31, tzinfo=UTC), "2030-01-31 00:00:00+00:00"),
+        (UUID(int=8), "00000000-0000-0000-0000-000000000008"),
+        (b"x", "b'x'"),
+        (float("nan"), "nan"),
+        ({(1, 2): "x"}, "{(1, 2): 'x'}"),
+        (LOOP, "[[...]]"),
+        (NoText(), "<NoText: LookupError>"),
+        ({KEY: [KEY]}, {REDACTED: [REDACTED]}),
+        ({(KEY,): "x"}, f"{{('{REDACTED}',): 'x'}}"),
+    ],
+)
+def test_any_value_can_be_an_extra_field(log: StringIO, value: object, logged: object) -> None:
+    logging.getLogger("app.items").info("x", extra={"item": value})
+    line = json.loads(log.getvalue(), parse_constant=pytest.fail)
+    assert (line["message"], line["item"]) == ("x", logged)
+
+
+@in_both_formats
+async def test_a_line_of_a_traced_request_has_the_ids_of_its_trace_and_span(
+    app: FastAPI, client: AsyncClient, log: StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opentelemetry.trace.get_tracer_provider", TracerProvider)
+
+    @app.get("/items")
+    async def items() -> None:
+        logging.getLogger("app.items").info("reading")
+
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
+    headers = {"traceparent": f"00-{trace_id}-b7ad6b7169203331-01"}
+    await client.get("/items", headers=headers)
+    lines = log.getvalue().splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        assert re.search(rf'trace_id(=|": "){trace_id}\b', line)
+        assert ('"span_id": ' in line) == line.startswith("{")
+        assert "b7ad6b7169203331" not in line  # the span of the caller
+
+
+@pytest.fixture
+def exporter(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemoryLogRecordExporter]:
+    provider = LoggerProvider()
+    exporter = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]  # not typed there
+    provider.add_log_record_processor(SimpleLogRecordProcessor(exporter))
+    monkeypatch.setattr("opentelemetry._logs.get_logger_provider", lambda: provider)
+    handlers = logging.getLogger().handlers
+    yield exporter
+    logging.getLogger().handlers = handlers
+
+
+async def test_with_opentelemetry_each_line_is_exported_once_and_redacted(
+    app: FastAPI, exporter: InMemoryLogRecordExporter
+) -> None:
+    for _ in range(2):
+        async with app.router.lifespan_context(app):
+            pass
+    logging.getLogger("app.items").log(60, "named %s", KEY, extra={"item": [KEY]})
+    *_, record = [one.log_record for one in exporter.get_finished_logs()]
+    assert (record.body, record.severity_number) == (f"named {REDACTED}", SeverityNumber.FATAL)
+    assert record.attributes
+    assert (record.attributes["logger"], record.attributes["item"]) == ("app.items", (REDACTED,))
+    bodies = [one.log_record.body for one in exporter.get_finished_logs()]
+    assert bodies.count(record.body) == 1
+
+
+async def test_without_opentelemetry_nothing_is_exported(app: FastAPI) -> None:
+    before = logging.getLogger().handlers
+    async with app.router.lifespan_context(app):
+        assert logging.getLogger().handlers == before
+
+
+@as_json
+async def test_the_duration_is_that_of_the_response_without_background_tasks(
+    app: FastAPI, client: AsyncClient, log: StringIO
+) -> None:
+    @app.get("/items")
+    async def items(tasks: BackgroundTasks) -> StreamingResponse:
+        async def body() -> AsyncIterator[str]:
+            yield "first"
+            await asyncio.sleep(0.1)
+            yield "last"
+
+        tasks.add_task(asyncio.sleep, 0.5)
+        return StreamingResponse(body())
+
+    await client.get("/items")
+    assert 100 <= json.loads(log.getvalue())["duration_ms"] < 500
 
 
 @as_json
@@ -228,6 +368,22 @@ async def test_the_forwarded_address_counts_only_from_a_trusted_proxy(
     transport = ASGITransport(app, client=(proxy, 1))
     async with AsyncClient(transport=transport, base_url="http://test") as client:
         await client.get("/health/live", headers={"X-Forwarded-For": "203.0.113.9, 192.0.2.1"})
+    assert json.loads(log.getvalue())["client"] == client_address
+
+
+@pytest.mark.parametrize(
+    "settings", [{"log_format": "json", "trusted_proxies": "10.0.0.1, unix"}], indirect=True
+)
+@pytest.mark.parametrize(("port", "client_address"), [(None, "192.0.2.1"), (8000, None)])
+async def test_a_client_without_an_address_is_a_unix_socket_only_without_a_port(
+    app: FastAPI, log: StringIO, port: int | None, client_address: str | None
+) -> None:
+    async def server(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "client": None, "server": ("server", port)}, receive, send)
+
+    transport = ASGITransport(server)
+    async with AsyncClient(transport=transport, base_url="http://test") as client:
+        await client.get("/health/live", headers={"X-Forwarded-For": "192.0.2.1"})
     assert json.loads(log.getvalue())["client"] == client_address
 
 

@@ -3,10 +3,12 @@ import re
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
-from httpx import AsyncClient
+from fastapi import Depends, FastAPI
+from httpx import ASGITransport, AsyncClient
 
 from app.auth import key_format
+from app.auth.dependencies import get_caller
+from app.auth.scopes import Scope
 from app.core.openapi import Problem
 from tests.conftest import AsUser
 from tests.test_main import operations
@@ -30,10 +32,12 @@ async def test_every_operation_describes_its_key_and_its_errors(
         assert ("404" in responses) == ("{" in path)
         assert ({"408", "413", "415"} <= responses.keys()) == ("requestBody" in operation)
         assert ("409" in responses) == (method != "get")
+        assert [*responses] == sorted(responses)
         for status in responses:
             assert ("application/problem+json" in str(responses[status])) == (status >= "400")
     assert document["paths"]["/v1/api-keys"]["post"]["security"] == [{"bearer": ["api_keys:write"]}]
-    assert "security" not in document["paths"]["/health/live"]["get"]
+    assert document["paths"]["/health/live"]["get"]["security"] == []
+    assert "503" in document["paths"]["/health/ready"]["get"]["responses"]
     assert app.openapi() is document
 
 
@@ -46,6 +50,15 @@ async def test_summaries_and_ids_are_unique_and_come_from_the_route(
     revoke = document["paths"]["/v1/api-keys/{key_id}"]["delete"]
     assert (revoke["operationId"], revoke["summary"]) == ("revoke_api_key", "Revoke an API key")
     assert revoke["description"].startswith("Permanent and idempotent.")
+    assert "description" not in document["paths"]["/v1/users/me"]["get"]
+
+
+def test_a_route_without_a_docstring_keeps_its_name_as_its_summary(app: FastAPI) -> None:
+    app.add_api_route(
+        "/untold", lambda _: None, name="list_untold", dependencies=[Depends(get_caller)]
+    )
+    operation = app.openapi()["paths"]["/untold"]["get"]
+    assert (operation["summary"], operation.get("description")) == ("List Untold", None)
 
 
 async def test_the_problem_is_described_and_its_code_is_an_open_set(
@@ -57,9 +70,56 @@ async def test_the_problem_is_described_and_its_code_is_an_open_set(
     assert code["type"] == "string"
     assert code["examples"]
     assert "enum" not in code
+    assert "`api_key_expired`, " in code["description"]
     response = await client.get("/nothing")
     assert Problem.model_validate(response.json()).code == "not_found"
     assert schemas["Problem"]["properties"].keys() - response.json().keys() == {"errors"}
+
+
+def test_every_tag_has_a_description(document: dict[str, Any]) -> None:
+    described = {tag["name"] for tag in document["tags"] if tag["description"]}
+    assert described == {"users", "api keys", "audit events", "monitoring"}
+    operations = [one for item in document["paths"].values() for one in item.values()]
+    assert described <= {tag for operation in operations for tag in operation["tags"]}
+
+
+@pytest.mark.parametrize(
+    ("root_path", "servers"),
+    [("", [{"url": "/"}]), ("/api", [{"url": "/api"}, {"url": "/"}])],
+)
+async def test_the_first_server_is_the_one_that_serves_the_document(
+    app: FastAPI, root_path: str, servers: list[dict[str, str]]
+) -> None:
+    transport = ASGITransport(app, root_path=root_path)
+    async with AsyncClient(transport=transport, base_url="http://test") as client:
+        assert (await client.get(f"{root_path}/openapi.json")).json()["servers"] == servers
+
+
+def test_generated_clients_name_scopes_as_the_code_does(document: dict[str, Any]) -> None:
+    schema = document["components"]["schemas"]["Scope"]
+    assert dict(zip(schema["x-enum-varnames"], schema["enum"], strict=True)) == {
+        scope.name: scope for scope in Scope
+    }
+
+
+def test_no_text_for_developers_is_published(document: dict[str, Any]) -> None:
+    """Pydantic and FastAPI publish the docstrings of models, enums and routes."""
+    for text in ("requires(", "Scope.", "app.", "app/", "class"):
+        assert text not in json.dumps(document)
+
+
+def test_every_format_is_one_of_json_schema(document: dict[str, Any]) -> None:
+    formats = set(re.findall(r'"format": "(.*?)"', json.dumps(document)))
+    assert formats >= {"date-time", "uuid"}
+    assert formats <= {"date-time", "date", "time", "duration", "email", "uuid", "uri", "binary"}
+
+
+def test_no_field_of_a_request_has_a_default(document: dict[str, Any]) -> None:
+    """openapi-typescript would require it."""
+    schemas = document["components"]["schemas"]
+    assert schemas["UserCreate"]["required"] == ["email"]
+    for name in ("UserCreate", "UserUpdate", "ApiKeyCreate", "ApiKeyUpdate", "ApiKeyRotate"):
+        assert all("default" not in field for field in schemas[name]["properties"].values())
 
 
 def test_every_required_text_has_an_example(document: dict[str, Any]) -> None:
@@ -89,6 +149,7 @@ def test_no_example_is_a_valid_key_or_the_calling_key(document: dict[str, Any]) 
     assert key_format.parse(example, prefix, environment) is None
     [parameter] = document["paths"]["/v1/api-keys/{key_id}"]["delete"]["parameters"]
     assert re.fullmatch("[0-9a-z]{16}", *parameter["schema"]["examples"])
+    assert "current" not in parameter["schema"]["pattern"]  # importers choose an alternative
 
 
 @pytest.mark.parametrize("settings", [{"api_key_locations": ["header", "query"]}], indirect=True)

@@ -115,7 +115,7 @@ async def test_old_audit_events_are_deleted_if_a_setting_says_so(
 
 
 async def test_rows_are_deleted_in_short_transactions(
-    committed: Database, monkeypatch: pytest.MonkeyPatch
+    committed: Database, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
 ) -> None:
     monkeypatch.setattr(retention, "utc_now", lambda: NOW)
     await add_events(committed, OLD, *[OLD - timedelta(days=1)] * 4, AT_LIMIT)
@@ -123,6 +123,7 @@ async def test_rows_are_deleted_in_short_transactions(
     async for name, number in purge(committed, [EVENTS._replace(chunk=2)]):
         left.append((name, number, len(await moments_of_events(committed))))
     assert left == [("audit_events", 2, 4), ("audit_events", 2, 2), ("audit_events", 1, 1)]
+    assert pauses == [0.02] * 3  # for the other writers of SQLite
 
 
 async def test_only_one_process_deletes_at_a_time(

@@ -1,3 +1,4 @@
+import sys
 from uuid import uuid4
 
 import pytest
@@ -10,6 +11,7 @@ from app.core.database import Database
 from app.main import create_app
 from app.settings import Settings
 from tests.conftest import AsUser
+from tests.test_server import modules_of
 
 
 @pytest.fixture
@@ -19,6 +21,7 @@ def enabled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_metrics_are_off_by_default(no_auth: AsyncClient) -> None:
     assert (await no_auth.get("/metrics")).status_code == 404
+    assert "prometheus_client" not in modules_of("-c", "import app.main")
 
 
 @pytest.mark.usefixtures("enabled")
@@ -56,3 +59,5 @@ async def test_requests_errors_and_connections_are_counted(
         "database_pool_in_use 1.0",
     ):
         assert expected in lines
+    if sys.platform == "linux":
+        assert "# TYPE process_cpu_seconds_total counter" in lines

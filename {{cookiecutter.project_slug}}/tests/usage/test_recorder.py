@@ -1,6 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -18,7 +18,7 @@ from app.main import create_app
 from app.settings import Settings
 from app.usage import recorder as recorder_module
 from app.usage import service
-from app.usage.models import ApiKeyUsage
+from app.usage.models import ApiKeyUsage, ApiKeyUsageDay, Counts
 from app.usage.recorder import UsageRecorder
 from app.usage.settings import UsageSettings
 from tests.conftest import AsUser, ChangeKey
@@ -27,13 +27,21 @@ ME = "/v1/users/me"
 NOON = datetime(2030, 1, 2, 12, 30, tzinfo=UTC)
 
 
+def test_the_limits_have_their_values() -> None:
+    assert (recorder_module.MAX_COUNTERS, recorder_module.SHUTDOWN_SECONDS) == (100_000, 5)
+    assert recorder_module.CHUNK == {"postgresql": 1000, "sqlite": 100}
+    assert (service.MAX_BUCKETS, service.MAX_TOTAL_BUCKETS) == (1000, 100)
+
+
 def finished(key_id: str | None, status: int = 200) -> FinishedRequest:
     return FinishedRequest({}, status, 0.01, key_id, None, key_id is not None, None)
 
 
-async def counts(database: Database) -> list[tuple[str, datetime, int, int]]:
+async def counts(
+    database: Database, model: type[Counts] = ApiKeyUsage
+) -> list[tuple[str, datetime, int, int]]:
     async with database.session() as session:
-        rows = (await session.exec(select(ApiKeyUsage).order_by(col(ApiKeyUsage.start)))).all()
+        rows = (await session.exec(select(model).order_by(col(model.start)))).all()
     return [(row.key_id, row.start, row.requests, row.errors) for row in rows]
 
 
@@ -102,6 +110,9 @@ async def test_hours_are_separate_and_last_used_at_only_moves_forward(
         (datetime(2030, 1, 2, 12, tzinfo=UTC), 1, 0),
         (datetime(2030, 1, 2, 13, tzinfo=UTC), 2, 0),
     ]
+    assert [row[1:] for row in await counts(database, ApiKeyUsageDay)] == [
+        (datetime(2030, 1, 2, tzinfo=UTC), 3, 0)
+    ]
     with time_machine.travel(NOON, tick=False):  # another instance, whose flush was late
         recorder.record(finished(me.key.id))
     await recorder.flush()
@@ -109,6 +120,22 @@ async def test_hours_are_separate_and_last_used_at_only_moves_forward(
         key = await session.get_one(UserApiKey, me.key.id)
     assert key.last_used_at == NOON + timedelta(hours=1)
     assert key.updated_at == me.key.updated_at
+
+
+async def test_counts_are_added_to_the_rows_of_their_hour_and_day(
+    database: Database, as_user: AsUser
+) -> None:
+    me = await as_user()
+    hour, day = NOON.replace(minute=0), NOON.replace(hour=0, minute=0)
+    async with database.session() as session:
+        session.add(ApiKeyUsage(key_id=me.key.id, start=hour, requests=5, errors=1))
+        session.add(ApiKeyUsageDay(key_id=me.key.id, start=day, requests=5, errors=1))
+    recorder = UsageRecorder(UsageSettings(), database)
+    with time_machine.travel(NOON, tick=False):
+        recorder.record(finished(me.key.id, status=404))
+    await recorder.flush()
+    assert await counts(database) == [(me.key.id, hour, 6, 2)]
+    assert await counts(database, ApiKeyUsageDay) == [(me.key.id, day, 6, 2)]
 
 
 async def test_a_late_flush_leaves_a_revoked_key_revoked(
@@ -146,6 +173,7 @@ class Failing(Database):
         working_sessions: int = 0,
     ) -> None:
         self.working = working
+        self.engine = working.engine
         self.fails = fails
         self.seconds = seconds
         self.working_sessions = working_sessions
@@ -171,6 +199,7 @@ async def test_while_the_database_is_down_counts_are_kept_up_to_a_maximum(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    assert not hasattr(service.Counter(), "__dict__")  # which would be larger
     monkeypatch.setattr(recorder_module, "MAX_COUNTERS", 2)
     clients = [await as_user() for _ in range(3)]
     failing = Failing(database, "before")
@@ -212,10 +241,13 @@ async def test_hours_older_than_the_retention_are_deleted(
     app = create_app(settings, database)
     hours = [NOON.replace(minute=0) - timedelta(hours=hours) for hours in (169, 168, 167, 0)]
     async with database.session() as session:
-        session.add_all(ApiKeyUsage(key_id=me.key.id, start=hour, requests=1) for hour in hours)
+        for model in (ApiKeyUsage, ApiKeyUsageDay):
+            session.add_all(
+                model(key_id=me.key.id, start=hour, requests=1, errors=0) for hour in hours
+            )
     with time_machine.travel(NOON.replace(minute=0), tick=False):
         deleted = [step async for step in purge(database, app.state.retention)]
-    assert deleted == [("usage", 1)]
+    assert deleted == [("usage", 1), ("usage_days", 1)]
     assert [row[1] for row in await counts(database)] == hours[1:]
 
 
@@ -226,7 +258,7 @@ async def test_a_failure_in_the_middle_keeps_the_counts_that_are_not_written(
     monkeypatch: pytest.MonkeyPatch,
     fails: str,
 ) -> None:
-    monkeypatch.setattr(recorder_module, "CHUNK", 1)
+    monkeypatch.setattr(recorder_module, "CHUNK", {"postgresql": 1, "sqlite": 1})
     clients = [await as_user() for _ in range(5)]
     failing = Failing(database, fails, working_sessions=2)
     recorder = UsageRecorder(UsageSettings(), failing)
@@ -237,6 +269,20 @@ async def test_a_failure_in_the_middle_keeps_the_counts_that_are_not_written(
     failing.fails = None
     await recorder.flush()
     assert [row[2] for row in await counts(database)] == [1] * 5
+
+
+async def test_a_flush_gives_other_writers_of_sqlite_a_chance_between_its_transactions(
+    database: Database,
+    as_user: AsUser,
+    monkeypatch: pytest.MonkeyPatch,
+    pauses: list[float],
+) -> None:
+    monkeypatch.setattr(recorder_module, "CHUNK", {"postgresql": 1, "sqlite": 1})
+    recorder = UsageRecorder(UsageSettings(), database)
+    for client in [await as_user() for _ in range(3)]:
+        recorder.record(finished(client.key.id))
+    await recorder.flush()
+    assert pauses == [0.01 if database.engine.dialect.name == "sqlite" else 0] * 3
 
 
 async def test_the_recorder_survives_an_unexpected_error(
@@ -277,6 +323,28 @@ async def test_counts_are_flushed_every_few_seconds_and_at_shutdown(
             await asyncio.wait_for(slow.is_in_use.wait(), 4)
             recorder.record(finished(me.key.id))  # during the first flush
     assert [row[2] for row in await counts(database)] == [2]
+
+
+async def test_counts_are_flushed_when_an_error_ends_the_process(
+    app: FastAPI, database: Database, as_user: AsUser
+) -> None:
+    me = await as_user()
+    recorder: UsageRecorder = app.state.usage
+    with time_machine.travel(NOON, tick=False), suppress(LookupError):
+        async with recorder.running():
+            recorder.record(finished(me.key.id))
+            raise LookupError
+    assert [row[2] for row in await counts(database)] == [1]
+
+
+async def test_an_idle_process_does_not_use_the_database(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USAGE_FLUSH_SECONDS", "0.01")
+    unused = Failing(database)
+    async with UsageRecorder(UsageSettings(), unused).running():
+        await asyncio.sleep(0.05)
+    assert not unused.is_in_use.is_set()
 
 
 async def test_shutdown_does_not_wait_for_a_frozen_database(

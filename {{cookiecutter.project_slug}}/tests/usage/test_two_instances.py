@@ -29,8 +29,7 @@ async def database(committed_url: str) -> AsyncIterator[Database]:
 async def test_two_instances_count_the_same_keys_exactly(
     as_user: AsUser, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorder_module, "CHUNK", 3)
-    monkeypatch.setattr(recorder_module, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(recorder_module, "CHUNK", {"postgresql": 3, "sqlite": 3})
     key_ids = [(await as_user()).key.id for _ in range(10)]
     recorders = [UsageRecorder(UsageSettings(), database) for _ in range(2)]
     for _ in range(5):

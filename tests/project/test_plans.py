@@ -93,7 +93,7 @@ async def indexes_used(database: Database, executed: Executed) -> set[str]:
             plan = "\n".join(str(row[-1]) for row in rows)
             buffers = [int(number) for number in re.findall(r"(?:hit|read)=(\d+)", plan)[:2]]
             assert "Seq Scan" not in plan, plan
-            assert not re.search(r"^SCAN \w+$", plan, re.MULTILINE), plan
+            assert not re.search(r"^SCAN (?!anon_)\w+$", plan, re.MULTILINE), plan
             assert sum(buffers) < MAX_BUFFERS, plan
             found |= {*re.findall(r"\b(?:ix|pk)_\w+", plan)}
     return found

@@ -1,0 +1,20 @@
+"""Random mutants that change nothing that a test could notice, and why. They are not drawn.
+
+Each is a file and the lines of a diff. `mutation.py` stops if one is not among the mutants.
+"""
+
+CACHE = "app/auth/cache.py"
+LIMITS = "app/auth/rate_limit.py"
+KEY_CHANGED = "            self._changed_at.get(caller.key_id, {}),"
+OWNER_CHANGED = "            self._changed_at.get(caller.user_id, {}),"
+
+EARLY = "The monotonic clock is never so early."
+ABOUT = "The bound protects memory, and one more or less makes no difference."
+
+EQUIVALENTS: dict[tuple[str, str, str], str] = {
+    ("app/core/database.py", "        cursor.close()", "        cursor"): "It is closed when it is collected.",
+    (CACHE, KEY_CHANGED.format("0.0"), KEY_CHANGED.format("-1.0")): EARLY,
+    (CACHE, OWNER_CHANGED.format("0.0"), OWNER_CHANGED.format("-1.0")): EARLY,
+    (LIMITS, "@lru_cache(1024)", "@lru_cache(1025)"): ABOUT,
+    (LIMITS, "@lru_cache(1024)", "@lru_cache(1023)"): ABOUT,
+}

@@ -65,7 +65,7 @@ async def test_the_total_usage_is_read_from_an_index(
 ) -> None:
     caller = Caller("0" * 16, OWNERS[0], scopes)
     end = START + timedelta(days=DAYS)
-    query = TotalUsageQuery(start=end - timedelta(days=5), end=end, top=5)
+    query = TotalUsageQuery.model_validate({"from": end - timedelta(days=5), "to": end, "top": 5})
     async with large.session(read_only=True) as session:
         with recorded(large) as executed:
             usage = await service.read_total(session, caller, query)

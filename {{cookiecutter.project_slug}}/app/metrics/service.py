@@ -8,11 +8,10 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.multiprocess import MultiProcessCollector
 
 from app.core.database import Database
 from app.core.middleware import FinishedRequest
-from app.metrics.workers import WorkerProcesses, delete_old_files
+from app.metrics.workers import WorkerMetrics, WorkerProcesses, delete_old_files
 
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
@@ -28,7 +27,7 @@ class Metrics:
         registry = None if folder else self.registry  # with a folder, files are read instead
         if folder:
             delete_old_files(folder)
-            MultiProcessCollector(self.registry, str(folder))  # type: ignore[no-untyped-call]
+            self.registry.register(WorkerMetrics(folder))
             self.registry.register(WorkerProcesses(folder))
         else:
             ProcessCollector(registry=self.registry)

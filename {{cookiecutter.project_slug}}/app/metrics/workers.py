@@ -2,14 +2,35 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
 from prometheus_client import Metric, ProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 FILE = re.compile(r"(counter|histogram|gauge_\w+)_(?P<pid>\d+)\.db")
+
+
+class WorkerMetrics(Collector):
+    """The metrics of all workers. MultiProcessCollector fails while a worker creates its files."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        files = [str(file) for file in _pids_by_file(self._folder) if _has_content(file)]
+        merge: Any = MultiProcessCollector.merge  # Any: it has no types
+        return cast(list[Metric], merge(files, accumulate=True))
+
+
+def _has_content(file: Path) -> bool:
+    try:
+        return file.stat().st_size > 0
+    except FileNotFoundError:  # another worker has just deleted it
+        return False
 
 
 class WorkerProcesses(Collector):

@@ -3,12 +3,11 @@
 import asyncio
 import gc
 import time
-import weakref
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from uuid import UUID, uuid4
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 import pytest
 import time_machine
@@ -41,10 +40,14 @@ class SpiedDatabase(Database):
         self.lookups: list[str] = []  # ids of keys
         self.reads_started = 0  # of the audit log
         self.finished_reads: set[int] = set()  # 1 is the first
-        self.event_ids: WeakSet[UUID] = WeakSet()  # those that are still in memory
+        self.events: list[ref[UUID]] = []  # all ids that were read
         self.is_broken = False
         self.gates: dict[str, asyncio.Event] = {}
         self.is_held = False
+
+    @property
+    def event_ids_in_memory(self) -> list[UUID]:
+        return [event_id for reference in self.events if (event_id := reference())]
 
     def hold_next(self, kind: str) -> asyncio.Event:
         """Holds the rows of the next "lookup" or "read" back until the event is set."""
@@ -72,7 +75,7 @@ class SpiedDatabase(Database):
             await asyncio.wait_for(gate.wait(), 5)
         if not parameters:
             self.finished_reads.add(number)
-            self.event_ids.update(event.id for event in rows)
+            self.events += [ref(event.id) for event in rows]
         return rows
 
 
@@ -528,7 +531,7 @@ async def test_no_lookup_stays_in_memory(app: FastAPI) -> None:
     key = SecretStr(key_format.generate("acme", "test").text)
     with pytest.raises(ApiKeyInvalid):
         await app.state.verifier.verify(key)
-    reference = weakref.ref(key)
+    reference = ref(key)
     del key
     await asyncio.sleep(0)
     gc.collect()
@@ -547,13 +550,13 @@ async def test_memory_of_changes_is_bounded_in_time(
     del changed_id
     await get_and_read(me, clock, database)
     assert changed_ids
-    assert database.event_ids
+    assert database.event_ids_in_memory
     async with database.session() as session:
         long_ago = datetime(2020, 1, 1, tzinfo=UTC)
         await session.exec(update(AuditEvent).values(created_at=long_ago))
     clock.now += 10
     await me.get(ME)
-    await until(lambda: not changed_ids and not database.event_ids)
+    await until(lambda: not changed_ids and not database.event_ids_in_memory)
 
 
 async def test_an_idle_process_runs_no_query(as_user: AsUser, database: SpiedDatabase) -> None:

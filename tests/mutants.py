@@ -1,6 +1,6 @@
 """Ways to break the generated project that its tests have to notice: each is one replacement in one file.
 
-The list cannot become stale: `tests/mutation.py` stops if a text to replace is not in its file exactly once.
+`tests/test_mutation.py` checks that each text to replace is in its file exactly once.
 """
 
 from typing import NamedTuple

@@ -47,7 +47,8 @@ def test_its_tests_pass(bake: Bake, request: pytest.FixtureRequest, database: st
     deployment, ci = ("compose", "github") if database == "sqlite" else ("kubernetes", "gitlab")
     project = bake(database=database, deployment=deployment, ci=ci)
     lend_environment(project, python)
-    run(["make", "test"], project, **FRUGAL, **variables)
+    target = "coverage" if database == "sqlite" else "test"
+    run(["make", target], project, **FRUGAL, **variables)
 
 
 def test_the_pairs_are_all_there() -> None:

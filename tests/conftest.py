@@ -32,12 +32,12 @@ def pytest_report_header() -> str:
 
 collect_ignore = ["project"]  # test_project.py runs these tests in a baked project
 
-LONGEST = {"test_docs_executed", "test_generated_project", "test_project", "test_races", "test_resource", "test_update"}
+LONGEST = ["test_races", "test_update", "test_project", "test_generated_project", "test_docs_executed", "test_resource"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first: no worker shall be left with one of them while the others have nothing to do."""
-    items.sort(key=lambda item: item.path.stem not in LONGEST)
+    items.sort(key=lambda item: -LONGEST.index(item.path.stem) if item.path.stem in LONGEST else 1)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -195,8 +195,9 @@ def shared_routes() -> Iterator[None]:
     overrides: dict[Callable[..., Any], Callable[..., Any]] = {}  # Any: as in FastAPI
 
     def share(app: Any, public: Iterable[str]) -> None:
-        app.dependency_overrides = overrides  # routes use those of the app that built them
-        overrides.clear()
+        if app.dependency_overrides is not overrides:  # it is new
+            overrides.clear()
+            app.dependency_overrides = overrides  # routes use those of the app that built them
         for number, route in enumerate(app.router.routes):
             if router := getattr(route, "original_router", None):
                 key = (id(router), route.include_context.prefix)

@@ -10,7 +10,7 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.bakery import BUILD, PLUGINS, PYTHONS, bake, lend_environment, run
+from tests.bakery import BUILD, PLUGINS, PYTHONS, WITHOUT_SERVERS, bake, lend_environment, run
 
 RANDOMLY = "pytest-randomly>=4"
 SEED = int(datetime.now(UTC).strftime("%Y%m%d"))
@@ -29,7 +29,7 @@ def main() -> None:
         run_tests(project, "-n", processes)
     for seed in range(SEED, SEED + 10):
         run_in_random_order(project, seed)
-    run_elsewhere(project)
+    run_elsewhere(project, SEED)
     for moment in (LEAP_DAY, NEW_YEAR):
         run_at(project, moment)
     for file in sorted((project / "tests").rglob("test_*.py")):
@@ -42,13 +42,16 @@ def run_in_random_order(project: Path, seed: int) -> None:
     run_tests(project, "-n", "2", "-p", "randomly", f"--randomly-seed={seed}")
 
 
-def run_elsewhere(project: Path) -> None:
-    command = ["sh", "-c", 'umask 077 && exec "$@"', "sh", *pytest("-n", "2")]
+def run_elsewhere(project: Path, seed: int) -> None:
+    """In a random order, too."""
+    tests = pytest("-n", "2", "-p", "randomly", f"--randomly-seed={seed}")
+    command = ["sh", "-c", 'umask 077 && exec "$@"', "sh", *tests]
     print(run(command, project, **database(), **ELSEWHERE).splitlines()[-1], command, flush=True)
 
 
 def run_at(project: Path, moment: str) -> None:
-    run_tests(project, "-n", "2", "-p", "time_travel", PYTHONPATH=str(PLUGINS), TEST_NOW=moment)
+    """Servers have the real time."""
+    run_tests(project, "-n", "2", "-p", "time_travel", *WITHOUT_SERVERS, PYTHONPATH=str(PLUGINS), TEST_NOW=moment)
 
 
 def sample_of_tests(project: Path, number: int) -> list[str]:

@@ -620,6 +620,7 @@ WRITES = [
         ("forgets the requests of a worker that died", "if is_first or file", "if True or file"),
         ("keeps the gauges of dead workers", 'is_first or file.name.startswith("gauge")', "is_first"),
         ("deletes the metrics of its own process", "@cache", "#"),
+        ("cannot show metrics while a worker starts", " if _has_content(file)]", "]"),
     ),
 ]
 

@@ -49,6 +49,7 @@ async def test_only_the_first_response_contains_the_key(
         "expires_at last_used_at revoked_at"
     )
     assert api_key.split("_")[-1] not in str(key)
+    assert key["updated_at"] == key["created_at"]
 
 
 async def test_only_a_digest_is_stored(

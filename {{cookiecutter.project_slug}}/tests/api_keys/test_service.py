@@ -188,6 +188,7 @@ async def test_rotation_copies_every_column_except_those_of_one_key(
         "id hint digest pepper_id created_at updated_at lifetime_seconds replaced_by expires_at "
         "revoked_at"
     )
+    assert new["updated_at"] == new["created_at"]
     async with database.session() as session:
         rows = [await session.get_one(UserApiKey, key["id"]) for key in (old, new)]
     before, after = (row.model_dump(exclude={*of_one_key.split()}) for row in rows)

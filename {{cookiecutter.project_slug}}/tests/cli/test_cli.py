@@ -292,7 +292,9 @@ def test_no_output_contains_characters_that_change_how_the_text_after_them_is_sh
 def test_a_list_is_printed_in_pages(
     started: Run, environment: pytest.MonkeyPatch, number: int
 ) -> None:
-    environment.setattr(sys.modules["app.cli.run"], "PAGE", 2)
+    module = sys.modules["app.cli.run"]
+    assert module.PAGE == 1000
+    environment.setattr(module, "PAGE", 2)
     started("users", "create", "ada@example.com")
     for _ in range(number):
         started("keys", "create", "ada@example.com", "--name", "ci")

@@ -1,6 +1,6 @@
 """Random mutants that change nothing that a test could notice, and why. They are not drawn.
 
-Each is a file and the lines of a diff. `mutation.py` stops if one is not among the mutants.
+Each is a file and the lines of a diff. `test_mutation.py` fails if one is not among the mutants.
 """
 
 CACHE = "app/auth/cache.py"
@@ -11,8 +11,11 @@ OWNER_CHANGED = "            self._changed_at.get(caller.user_id, {}),"
 EARLY = "The monotonic clock is never so early."
 ABOUT = "The bound protects memory, and one more or less makes no difference."
 
+INPUT = "Without a dictionary, the error is the same. Only its `input` differs, which is never shown."
+
 EQUIVALENTS: dict[tuple[str, str, str], str] = {
     ("app/core/database.py", "        cursor.close()", "        cursor"): "It is closed when it is collected.",
+    ("app/core/types.py", "        return data", "        return None"): INPUT,
     (CACHE, KEY_CHANGED.format("0.0"), KEY_CHANGED.format("-1.0")): EARLY,
     (CACHE, OWNER_CHANGED.format("0.0"), OWNER_CHANGED.format("-1.0")): EARLY,
     (LIMITS, "@lru_cache(1024)", "@lru_cache(1025)"): ABOUT,

@@ -13,8 +13,11 @@ ABOUT = "The bound protects memory, and one more or less makes no difference."
 
 INPUT = "Without a dictionary, the error is the same. Only its `input` differs, which is never shown."
 
+NETWORK = "Network = Annotated[str, Field(max_length={}), AfterValidator(_network)]"
+
 EQUIVALENTS: dict[tuple[str, str, str], str] = {
     ("app/core/database.py", "        cursor.close()", "        cursor"): "It is closed when it is collected.",
+    ("app/api_keys/schemas.py", NETWORK.format(50), NETWORK.format(49)): "No network has more than 49 characters.",
     ("app/core/types.py", "        return data", "        return None"): INPUT,
     (CACHE, KEY_CHANGED.format("0.0"), KEY_CHANGED.format("-1.0")): EARLY,
     (CACHE, OWNER_CHANGED.format("0.0"), OWNER_CHANGED.format("-1.0")): EARLY,

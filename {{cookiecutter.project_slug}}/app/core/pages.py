@@ -41,10 +41,7 @@ def policy(*, scripts: str = "'self'", styles: str = "'self'") -> dict[str, str]
 def add_page(
     app: FastAPI, path: str, endpoint: Callable[..., Coroutine[object, object, Response]]
 ) -> None:
-    methods = ["GET", "HEAD"]
-    app.add_api_route(
-        path, endpoint, methods=methods, include_in_schema=False, response_class=Response
-    )
+    app.add_api_route(path, endpoint, methods=["GET", "HEAD"], include_in_schema=False)
 
 
 def serve_folder(app: FastAPI, path: str, folder: Path, headers: Mapping[str, str]) -> None:

@@ -67,7 +67,7 @@ def test_resources_and_fields_are_added(project: Path, database: dict[str, str])
     add(project, name="assignment", fields="assignee:ref(user)")
     add(project, name="host", fields="amount:decimal(12,8)[0..] parts:decimal(5,0)=3 status:enum(a,b) status:ref(user)")
     check(project, "projects", "tasks", "things", "assignments", "hosts", **database)
-    if database != FRUGAL:  # the next test but one runs all tests on SQLite
+    if database != FRUGAL:  # the test of thirty resources runs all tests on SQLite
         run(["make", "test"], project, **database | {"PYTEST_XDIST_AUTO_NUM_WORKERS": "2"})  # or it takes ten minutes
 
 

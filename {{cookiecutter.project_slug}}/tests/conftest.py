@@ -191,7 +191,7 @@ def log_as_set(settings: Settings) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def shared_routes() -> Iterator[None]:
     """All apps share the routes of their routers: to build them takes a millisecond for each."""
-    routers: dict[tuple[int, str], Any] = {}  # Any: of a private type
+    routers: dict[str, Any] = {}  # Any: of a private type
     overrides: dict[Callable[..., Any], Callable[..., Any]] = {}  # Any: as in FastAPI
 
     def share(app: Any, public: Iterable[str]) -> None:
@@ -200,7 +200,8 @@ def shared_routes() -> Iterator[None]:
             app.dependency_overrides = overrides  # routes use those of the app that built them
         for number, route in enumerate(app.router.routes):
             if router := getattr(route, "original_router", None):
-                key = (id(router), route.include_context.prefix)
+                context = route.include_context
+                key = repr((id(router), context.prefix, context.dependencies))
                 app.router.routes[number] = routers.setdefault(key, route)
         check_routes(app, public)
 

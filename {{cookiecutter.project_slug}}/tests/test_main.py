@@ -20,7 +20,7 @@ from starlette.types import Message, Scope
 
 from app import main
 from app.auth import key_format
-from app.auth.dependencies import CurrentCaller, get_caller
+from app.auth.dependencies import CurrentCaller, get_caller, requires
 from app.core.database import Database, SessionDep, utc_now
 from app.main import PUBLIC, create_app, lifespan
 from app.settings import ROOT, Settings
@@ -73,6 +73,21 @@ async def test_every_route_rejects_a_request_without_a_key_and_every_kind_of_bad
 
 
 async def endpoint() -> None: ...
+
+
+def test_a_router_that_needed_a_key_in_one_app_stops_the_start_of_another(
+    settings: Settings, database: Database
+) -> None:
+    """The apps of the tests share routes, but not these."""
+    router = APIRouter()
+    router.add_api_route("/v2/open", endpoint)
+    apps = [create_app(settings, database) for _ in range(2)]
+    apps[0].include_router(router, dependencies=[requires()])
+    apps[1].include_router(router)
+    check_routes = vars(main)["check_routes"]  # which the tests replace
+    check_routes(apps[0], PUBLIC)
+    with pytest.raises(SystemExit):
+        check_routes(apps[1], PUBLIC)
 
 
 async def accept(websocket: WebSocket) -> None: ...

@@ -24,9 +24,6 @@ TIMEOUT = 600  # seconds; whatever takes longer hangs
 # For a project's own tests in tests of ours: one process each, because ours run in several.
 FRUGAL = {"PYTEST_XDIST_AUTO_NUM_WORKERS": "0"}
 
-# The tests that start servers take a quarter of the time.
-WITHOUT_SERVERS = ["--ignore-glob=*/test_server.py", "--ignore-glob=*/test_workers.py"]
-
 # Set by the make and pytest around us, or for another project; inside a baked project they would change what runs.
 OURS = ("COOKIECUTTER_", "DATABASE_URL", "MAKE", "MFLAGS", "PYTEST_", "PYTHON", "TEST_DATABASE_URL", "VIRTUAL_ENV")
 

@@ -13,12 +13,34 @@ ABOUT = "The bound protects memory, and one more or less makes no difference."
 
 INPUT = "Without a dictionary, the error is the same. Only its `input` differs, which is never shown."
 
+FEED = "                .where(col(AuditEvent.changes_rights), col(AuditEvent.created_at) {} since)"
+BORDER = "An entry lives for 10 s, so an event that is exactly 30 s old makes no difference."
+
+POOLS = "        engine = self.{} if is_check else self.{}"
+START = "    except ({}, {}) as error:  # for example, an older version was deployed"
+
+JSON = "        print(json.dumps(dumped, indent={}))"
+SPACES = "Only spaces differ."
+
 NETWORK = "Network = Annotated[str, Field(max_length={}), AfterValidator(_network)]"
 
 EQUIVALENTS: dict[tuple[str, str, str], str] = {
     ("app/core/database.py", "        cursor.close()", "        cursor"): "It is closed when it is collected.",
     ("app/api_keys/schemas.py", NETWORK.format(50), NETWORK.format(49)): "No network has more than 49 characters.",
+    (
+        "app/core/database.py",
+        POOLS.format("_checks", "_lookups"),
+        POOLS.format("_lookups", "_checks"),
+    ): "They are equal.",
+    (
+        "app/cli/start.py",
+        START.format("CommandError", "DBAPIError"),
+        START.format("DBAPIError", "CommandError"),
+    ): "Both are caught.",
     ("app/core/types.py", "        return data", "        return None"): INPUT,
+    ("app/cli/run.py", JSON.format(2), JSON.format(1)): SPACES,
+    ("app/cli/run.py", JSON.format(2), JSON.format(3)): SPACES,
+    (CACHE, FEED.format(">"), FEED.format(">=")): BORDER,
     (CACHE, KEY_CHANGED.format("0.0"), KEY_CHANGED.format("-1.0")): EARLY,
     (CACHE, OWNER_CHANGED.format("0.0"), OWNER_CHANGED.format("-1.0")): EARLY,
     (LIMITS, "@lru_cache(1024)", "@lru_cache(1025)"): ABOUT,

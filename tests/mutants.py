@@ -446,7 +446,7 @@ WRITES = [
         "api_keys/test_service.py",
         (
             "lets an update grant anything",
-            "if added := set(changes.scopes) - set(key.scopes):",
+            'if added := {*wanted.get("scopes", [])} - {*key.scopes}:',
             "if added := set[str]():",
         ),
         (
@@ -1210,7 +1210,7 @@ SECRETS = [
     ),
     *mutants(
         "app/main.py",
-        "test_server.py",
+        "test_instances.py",
         (
             "cannot trust a Unix socket",
             "        app.add_middleware(middleware.UnixSocketMiddleware)\n",
@@ -1219,7 +1219,7 @@ SECRETS = [
     ),
     *mutants(
         "app/auth/rate_limit.py",
-        "test_server.py",
+        "test_instances.py",
         (
             "lets clients without an address share one limit",
             "if address is None or limit is None:",

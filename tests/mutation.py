@@ -87,10 +87,10 @@ def main() -> None:
     project = bake(FOLDER, "database=sqlite")
     lend_environment(project, next(iter(PYTHONS.values())), *REPORTERS)
     is_good = True
-    contexts = {} if options.words else measure(project)
     for name in {mutant.tests for mutant in MUTANTS}:
         if (ADDED_TESTS / name).exists():
             shutil.copy(ADDED_TESTS / name, project / "tests")
+    contexts = {} if options.words else measure(project)
     with pytest_servers(project) as servers:
         if not options.random_only:
             is_good = try_listed(project, servers, options.words)

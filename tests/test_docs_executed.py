@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from without import commands, deleted, diffs, plan, sections, write
 
-from tests.bakery import FRUGAL, PYTHONS, ROOT, WITHOUT_SERVERS, lend_environment, lend_make, run
+from tests.bakery import FRUGAL, PYTHONS, ROOT, lend_environment, lend_make, run
 from tests.conftest import Bake
 from tests.demo import PATIENCE, free_port, running
 from tests.pages import BLOCK, execute
@@ -82,9 +82,8 @@ def test_delete_a_feature_is_short() -> None:
 
 
 def without(project: Path, feature: str, *options: str) -> str:
-    """The test that deletes all features runs the remaining tests."""
     command = ["make", "--silent", "without", f"feature={feature}", *options]
-    return run(command, project, **lend_make(project), **FRUGAL, PYTEST_ADDOPTS=" ".join(WITHOUT_SERVERS))
+    return run(command, project, **lend_make(project), **FRUGAL)
 
 
 @pytest.mark.parametrize("name", SECTIONS)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bakery import ADDED_TESTS, PYTHONS, REPORTERS, lend_environment, run
+from tests.bakery import ADDED_TESTS, PROJECT, PYTHONS, REPORTERS, lend_environment, run
 from tests.conftest import Bake
 from tests.demo import free_port
 
@@ -33,6 +33,14 @@ def test_the_added_tests_pass(extended: Path, request: pytest.FixtureRequest, da
     server = request.getfixturevalue("postgresql") if database == "postgresql" else None
     variables = {"TEST_DATABASE_URL": server} if server else {}
     run([*PYTEST, f"tests/{name}.py"], extended, **variables)
+
+
+def test_the_added_tests_that_a_page_of_the_project_names_exist() -> None:
+    pages = "".join(page.read_text("utf-8") for page in (PROJECT / "docs").glob("*.md"))
+    named = re.findall(r"\[the template's `(\w+\.py)::(\w+)`\]", pages)
+    assert named
+    for file, name in named:
+        assert f"def {name}(" in (ADDED_TESTS / file).read_text("utf-8")
 
 
 def test_the_added_tests_pass_the_type_checks_of_the_project(extended: Path) -> None:

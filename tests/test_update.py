@@ -113,7 +113,6 @@ EDITS: Edits = {
     ".env": {"# RATE_LIMIT=600/minute\n": "RATE_LIMIT=60/minute\n"},
     "pyproject.toml": {'"my-api"\nversion = "0.1.0"\n': '"my-api"\nversion = "2.4.1"\n'},
     "docs/operations.md": {
-        "[`test_workers.py::test_each_worker_shows_the_metrics_of_all`]": "",
         "[`test_workers.py::test_old_files_are_deleted_at_the_start`]": "",
     },
     "README.md": {"An HTTP API with users and API keys, built with FastAPI, SQLModel and Alembic.\n": "Ask Ann.\n"},

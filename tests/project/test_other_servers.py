@@ -1,4 +1,4 @@
-"""What `test_server.py` tests of one process, with several workers and with reload."""
+"""What `test_server.py` tests of uvicorn, with other commands."""
 
 from collections.abc import Iterator
 
@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 COMMANDS = {
+    "fastapi run": ["fastapi", "run"],
     "workers": ["uvicorn", "app.main:app", "--workers", "2"],
     "fastapi dev": ["fastapi", "dev"],
 }

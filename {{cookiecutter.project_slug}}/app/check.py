@@ -64,13 +64,12 @@ async def _check_redis(url: str) -> str | None:
     from redis.asyncio import Redis  # slow to import
     from redis.exceptions import RedisError
 
-    redis = Redis.from_url(
-        url, socket_timeout=REDIS_TIMEOUT_SECONDS, socket_connect_timeout=REDIS_TIMEOUT_SECONDS
-    )
-    problem = None
+    seconds = REDIS_TIMEOUT_SECONDS
     try:
-        await redis.ping()
+        async with Redis.from_url(
+            url, socket_timeout=seconds, socket_connect_timeout=seconds
+        ) as redis:
+            await redis.ping()
     except (RedisError, OSError) as error:
-        problem = f"REDIS_URL: Redis does not respond: {str(error).rstrip('.')}."
-    await redis.aclose()
-    return problem
+        return f"REDIS_URL: Redis does not respond: {str(error).rstrip('.')}."
+    return None

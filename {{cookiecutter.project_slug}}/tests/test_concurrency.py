@@ -16,7 +16,7 @@ from app.audit.models import AuditEvent
 from app.core.database import Database
 from app.users import service as users
 from app.users.models import User
-from tests.conftest import AsUser, KeyClient, MakeDatabase
+from tests.conftest import AsUser, ChangeKey, KeyClient, MakeDatabase
 
 KEYS = "/v1/api-keys"
 ME = "/v1/users/me"
@@ -184,6 +184,22 @@ async def test_a_write_locks_the_owner_before_the_key(
     gate = Gate(monkeypatch, api_keys, "confirm_caller")
     revocation = admin.delete(f"/v1/users/{me.user.id}/api-keys")
     assert await gate.statuses(revocation, me.post(f"{KEYS}/current/rotate")) == [200, 401]
+
+
+async def test_all_keys_of_a_user_are_revoked_in_order_of_id(
+    as_user: AsUser, database: Database, change_key: ChangeKey
+) -> None:
+    admin, owner = await as_user(admin=True), await as_user()
+    ids = ["z" * 16, "0" * 16]  # the database finds them in this order
+    for key_id in ids:
+        await change_key((await as_user(user=owner.user)).key, id=key_id)
+    async with database.session() as session:
+        await session.get_one(UserApiKey, ids[1], with_for_update=True)
+        revocation = asyncio.create_task(admin.delete(f"/v1/users/{owner.user.id}/api-keys"))
+        await asyncio.wait({revocation}, timeout=0.3)
+        assert not revocation.done()
+        await session.get_one(UserApiKey, ids[0], with_for_update=True)
+    assert (await revocation).json() == {"revoked": 3}
 
 
 @pytest.mark.parametrize("themselves", [False, True])

@@ -1,6 +1,7 @@
 from app.api_keys import service
 from app.auth import cache, rate_limit
 from app.core import database, errors, health, retention
+from tests.conftest import make_settings
 
 
 def test_the_limits_have_their_values() -> None:
@@ -14,3 +15,4 @@ def test_the_limits_have_their_values() -> None:
     assert (health.MAX_SECONDS, health.REUSE_SECONDS) == (0.8, 0.1)
     assert (retention.PAUSE_SECONDS, retention.SHUTDOWN_SECONDS) == (0.02, 5)
     assert (service.STEP, service.PAUSE_SECONDS) == (1000, 0.01)
+    assert [one.chunk for one in service.retention(make_settings())] == [100, 100]

@@ -1,8 +1,6 @@
 import re
 import shutil
 import sqlite3
-import subprocess
-import sys
 from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -23,7 +21,6 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlmodel import SQLModel
 
 from app.settings import ROOT
-from tests import PEPPER
 from tests.conftest import MakeDatabase, alembic_config
 
 # Changes a parent table in a way that SQLite can only do by copying and dropping it.
@@ -211,18 +208,6 @@ def test_a_migration_that_would_leave_references_to_missing_rows_is_undone(
     else:  # PostgreSQL checks foreign keys itself, and deletes the keys of a deleted user
         command.upgrade(config, "another")
         assert rows_of(url)["user_api_keys"] == []
-
-
-def test_two_instances_can_migrate_at_the_same_time(url: str) -> None:
-    environment = {"DATABASE_URL": url, "API_KEY_PEPPERS": f"1:{PEPPER}"}
-    arguments = [sys.executable, "-m", "alembic", "upgrade", "head"]
-    instances = [
-        subprocess.Popen(arguments, cwd=ROOT, env=environment, stderr=subprocess.PIPE)
-        for _ in range(2)
-    ]
-    errors = [instance.communicate(timeout=60)[1] for instance in instances]
-    assert [instance.returncode for instance in instances] == [0, 0], errors
-    command.check(alembic_config(url))
 
 
 def test_migrating_switches_sqlite_to_a_write_ahead_log_although_another_process_writes(

@@ -60,23 +60,17 @@ def running(
     command: list[str] = UVICORN,
     api_key: str = "",
     output: IO[bytes] | None = None,
-    uds: Path | None = None,
     **variables: str,
 ) -> Iterator[tuple[httpx.Client, subprocess.Popen[bytes]]]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     arguments = [sys.executable, "-m", *command, "--port", str(port)]
-    if uds:
-        arguments += ["--uds", str(uds)]
-    transport = httpx.HTTPTransport(uds=str(uds) if uds else None)
     environment = environment_of(database_url) | variables
     process = subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=output, stderr=output)
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     base_url = f"http://127.0.0.1:{port}"
     try:
-        with httpx.Client(base_url=base_url, headers=headers, transport=transport) as client:
-            while uds and not uds.exists():  # if nobody listens, httpx does not close its socket
-                time.sleep(0.1)
+        with httpx.Client(base_url=base_url, headers=headers) as client:
             wait_for(client)
             yield client, process
     finally:
@@ -131,21 +125,13 @@ def logging_to(log: Path, database_url: str, command: list[str]) -> Iterator[Ser
         yield Server(client, api_key, log)
 
 
-COMMANDS = {
-    "uvicorn": ["uvicorn", "app.main:app"],
-    "fastapi run": ["fastapi", "run"],
-}
-
-
-@pytest.fixture(scope="module", params=COMMANDS.values(), ids=[*COMMANDS])
+@pytest.fixture(scope="module")
 def server(
-    request: pytest.FixtureRequest,
-    make_database: MakeDatabase,
-    tmp_path_factory: pytest.TempPathFactory,
+    make_database: MakeDatabase, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """One for all tests of a command, because a server takes seconds to start."""
+    """One for all tests, because a server takes seconds to start."""
     log = tmp_path_factory.mktemp("server") / "log"
-    with logging_to(log, make_database(), request.param) as server:
+    with logging_to(log, make_database(), ["uvicorn", "app.main:app"]) as server:
         yield server
 
 
@@ -187,43 +173,6 @@ def test_a_process_on_the_same_machine_cannot_forge_its_address(server: Server) 
     created = server.client.post("/v1/api-keys", json=new, headers=server.with_key).json()
     forged = {"Authorization": f"Bearer {created['api_key']}", "X-Forwarded-For": "203.0.113.9"}
     assert server.client.get("/v1/users/me", headers=forged).status_code == 200
-
-
-# httpcore does not close the sockets of its attempts before the server listens.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize(
-    ("proxies", "allowed", "rejected"),
-    [("unix", 200, [401, 429, 429]), ("127.0.0.1,::1", 403, [401, 401, 401]), ("", 403, [401] * 3)],
-)
-def test_a_unix_socket_is_a_trusted_proxy_if_the_settings_say_so(
-    make_database: MakeDatabase, tmp_path: Path, proxies: str, allowed: int, rejected: list[int]
-) -> None:
-    url = make_database()
-    api_key = create_admin_key(url)
-    with running(
-        url,
-        api_key=api_key,
-        uds=tmp_path / "app.sock",
-        TRUSTED_PROXIES=proxies,
-        FAILED_AUTH_LIMIT="1/minute",
-    ) as (client, _):
-        forwarded = {"X-Forwarded-For": "203.0.113.9"}
-        networks = {"allowed_cidrs": ["203.0.113.0/24"]}
-        assert client.patch("/v1/api-keys/current", json=networks).status_code == 200
-        assert client.get("/v1/users/me", headers=forwarded).status_code == allowed
-        assert client.get("/v1/users/me").status_code == 403
-        client.headers["Authorization"] = "Bearer invalid"
-        statuses = [client.get("/v1/users/me", headers=forwarded).status_code for _ in range(3)]
-        assert statuses == rejected
-
-
-def test_the_server_adds_its_sub_path_to_locations(make_database: MakeDatabase) -> None:
-    url = make_database()
-    command = [*UVICORN, "--root-path", "/sub"]
-    with running(url, command, api_key=create_admin_key(url)) as (client, _):
-        created = client.post("/v1/users", json={"email": "ada@example.com"})
-        assert created.headers["location"] == f"/sub/v1/users/{created.json()['id']}"
-        assert client.delete("/v1/users/me").headers["allow"] == "GET, PATCH"
 
 
 UPGRADE = {

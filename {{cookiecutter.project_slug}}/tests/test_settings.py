@@ -158,6 +158,27 @@ def test_an_invalid_value_stops_the_start_with_a_sentence_that_names_the_variabl
     assert PEPPER[:31] not in message
 
 
+@pytest.mark.parametrize(
+    ("name", "valid", "invalid"),
+    [
+        ("api_key_expire_days", [1, 36_500], [0, 36_501]),
+        ("api_key_max_expire_days", [15, 36_500], [0, 36_501]),
+        ("api_key_max_per_user", [1], [0]),
+        ("api_key_retention_days", [1, 36_500], [0, 36_501]),
+        ("audit_retention_days", [1, 36_500], [0, 36_501]),
+        ("api_key_cache_seconds", [0, 10], [-1, 11]),
+        ("request_body_limit", [1], [0]),
+        ("request_timeout_seconds", [0.1, 3600], [0, 3601]),
+    ],
+)
+def test_a_number_has_bounds(name: str, valid: list[float], invalid: list[float]) -> None:
+    for value in valid:
+        make_settings(**{name: value})
+    for value in invalid:
+        with pytest.raises(ValidationError):
+            make_settings(**{name: value})
+
+
 def test_the_default_expiry_must_not_exceed_the_maximum(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("API_KEY_MAX_EXPIRE_DAYS", "14")
     with pytest.raises(SystemExit, match=r"^API_KEY_EXPIRE_DAYS must not exceed"):

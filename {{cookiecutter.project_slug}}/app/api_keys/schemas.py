@@ -9,7 +9,17 @@ from app.api_keys.models import Status, UserApiKey
 from app.auth import key_format
 from app.auth.scopes import Scope
 from app.core.pagination import PageQuery
-from app.core.types import Body, FromRow, Integer, Line, Moment, Name, RateLimit, without_mapping
+from app.core.types import (
+    UNSET,
+    Body,
+    FromRow,
+    Integer,
+    Line,
+    Moment,
+    Name,
+    RateLimit,
+    without_mapping,
+)
 from app.settings import Settings
 
 EXAMPLE_ID = "4k1z9q0v7m2c8x5b"
@@ -55,9 +65,9 @@ class ApiKeyCreate(Body):
 
 
 class ApiKeyUpdate(Body):
-    name: Name = Field(default="", examples=["ci"])
-    scopes: Scopes = Field(default=[])
-    enabled: StrictBool = True
+    name: Name = Field(default=UNSET, examples=["ci"])
+    scopes: Scopes = UNSET
+    enabled: StrictBool = UNSET
     rate_limit: RateLimit | None = None
     allowed_cidrs: Networks | None = Field(default=None, examples=[NETWORKS])
 

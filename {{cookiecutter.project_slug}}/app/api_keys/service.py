@@ -235,10 +235,10 @@ async def update(
     key, actor = locked
     if key.revoked_at:
         raise Conflict("A revoked key cannot be updated.")
-    if added := set(changes.scopes) - set(key.scopes):
+    wanted = changes.model_dump(exclude_unset=True)
+    if added := {*wanted.get("scopes", [])} - {*key.scopes}:
         await _check_scopes(session, actor, key.user_id, added)
         _require_scopes_of(key, actor)
-    wanted = changes.model_dump(exclude_unset=True)
     if "rate_limit" in wanted and changes.rate_limit != key.rate_limit:
         default = settings.rate_limit
         if is_higher(changes.rate_limit or default, key.rate_limit or default):

@@ -4,7 +4,7 @@ from uuid import UUID
 from pydantic import Field, StrictBool
 
 from app.core.pagination import PageQuery
-from app.core.types import Body, Email, FromRow, Line
+from app.core.types import UNSET, Body, Email, FromRow, Line
 
 
 class UserCreate(Body):
@@ -15,13 +15,13 @@ class UserCreate(Body):
 
 
 class MeUpdate(Body):
-    first_name: Line = Field(default="", examples=["Ada"])
-    last_name: Line = Field(default="", examples=["Lovelace"])
+    first_name: Line = Field(default=UNSET, examples=["Ada"])
+    last_name: Line = Field(default=UNSET, examples=["Lovelace"])
 
 
 class UserUpdate(MeUpdate):
-    is_active: StrictBool = True
-    is_admin: StrictBool = False
+    is_active: StrictBool = UNSET
+    is_admin: StrictBool = UNSET
 
 
 class UserQuery(PageQuery):

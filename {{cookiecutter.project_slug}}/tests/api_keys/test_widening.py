@@ -128,6 +128,17 @@ async def test_narrowing_a_key_does_not_require_its_scopes(
     assert (await writer.request(method, url, json=body)).is_success
 
 
+async def test_renaming_a_disabled_key_does_not_enable_it(
+    as_user: AsUser, change_key: ChangeKey
+) -> None:
+    me = await as_user()
+    writer = await as_user(user=me.user, scopes=[Scope.API_KEYS_WRITE])
+    narrow = await narrow_key(me, as_user, change_key)
+    await change_key(narrow.key, enabled=False)
+    renamed = await writer.patch(f"{KEYS}/{narrow.key.id}", json={"name": "new"})
+    assert (renamed.status_code, renamed.json()["status"]) == (200, "disabled")
+
+
 async def test_only_admins_set_limits_above_the_default(as_user: AsUser) -> None:
     me, admin = await as_user(), await as_user(admin=True)
     too_high = {"rate_limit": "601/minute"}

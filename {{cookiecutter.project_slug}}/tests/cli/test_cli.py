@@ -195,7 +195,7 @@ def test_every_command_accepts_json_and_no_flag_has_a_no_variant() -> None:
             assert "--json" in options, command.name
             assert not any(parameter.secondary_opts for parameter in command.params), command.name
             flags = [one for one in command.params if getattr(one, "is_flag", False)]
-            assert not any(flag.required for flag in flags), command.name
+            assert not any(flag.required or flag.default for flag in flags), command.name
 
 
 def test_a_database_that_is_not_migrated_is_reported(run: Run) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy import literal, select
 from starlette.exceptions import HTTPException
 
 from app.core.database import SessionDep
+from app.core.errors import Conflict, NotFound
 from app.users.models import User
 from tests.conftest import TEST_DATABASE_URL, AsUser
 
@@ -25,6 +26,10 @@ def is_problem(response: Response, status: int, code: str) -> bool:
         and body["request_id"] == response.headers["x-request-id"]
         and {"type", "title", "detail", "instance"} <= body.keys()
     )
+
+
+def test_an_error_in_a_log_explains_itself() -> None:
+    assert f"{Conflict('The box is full.')} {NotFound()}" == "The box is full. Not found."
 
 
 async def test_an_unknown_path_is_a_problem_without_the_query(client: AsyncClient) -> None:

@@ -177,6 +177,22 @@ async def test_rows_are_deleted_at_every_midnight_whatever_happens(
         await asyncio.wait_for(twice.wait(), 4)
 
 
+async def test_the_app_deletes_the_old_rows_of_all_features(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: asyncio.Future[object] = asyncio.Future()
+
+    async def report(_: Database, retentions: object) -> AsyncIterator[tuple[str, int]]:
+        if not found.done():
+            found.set_result(retentions)
+        yield "usage", 1
+
+    monkeypatch.setattr(retention, "purge", report)
+    monkeypatch.setattr(retention, "seconds_until_midnight", lambda: 0.01)
+    async with app.router.lifespan_context(app):
+        assert await asyncio.wait_for(found, 4) is app.state.retention
+
+
 async def test_a_shutdown_waits_for_one_transaction_only(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

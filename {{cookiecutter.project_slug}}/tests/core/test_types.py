@@ -1,3 +1,4 @@
+import re
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Annotated, Any
@@ -88,6 +89,12 @@ def test_an_invalid_value_is_rejected(kind: Any, values: list[object]) -> None:
     for value in values:
         with pytest.raises(ValidationError):
             TypeAdapter(kind).validate_python(value)
+
+
+def test_openapi_has_the_pattern_of_a_rate_limit() -> None:
+    pattern = TypeAdapter(RateLimit).json_schema()["pattern"]
+    assert re.search(pattern, "600/minute")
+    assert not any(re.search(pattern, value) for value in ("0/minute", "1/week", "1/minutes"))
 
 
 def test_a_field_can_have_another_maximum_length() -> None:

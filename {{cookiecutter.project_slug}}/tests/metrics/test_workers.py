@@ -2,14 +2,9 @@
 
 import os
 import re
-import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 from httpx import ASGITransport, AsyncClient
 
@@ -17,78 +12,9 @@ from app.core.database import Database
 from app.main import create_app
 from app.metrics.workers import delete_old_files
 from app.settings import Settings
-from tests.conftest import MakeDatabase
-from tests.test_server import UVICORN, create_admin_key, running
 
-ME = "/v1/users/me"
-COUNTED = '\nhttp_requests_total{method="GET",path="/v1/users/me",status="200"} 2.0\n'
-POOL = re.compile(r'^database_pool_in_use\{pid="(\d+)"\} ', re.MULTILINE)
 CPU = re.compile(r'^process_cpu_seconds_total\{pid="(\d+)"\} ', re.MULTILINE)
 NO_PROCESS = 2**22 + 1  # more than any pid on Linux
-
-
-@contextmanager
-def only(pid: int, pids: set[int]) -> Iterator[None]:
-    """The other workers are stopped, so this one responds."""
-    others = pids - {pid}
-    for other in others:
-        os.kill(other, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for other in others:
-            os.kill(other, signal.SIGCONT)
-
-
-def get(server: httpx.Client, path: str) -> str:
-    """On a new connection, which any worker can accept."""
-    response = httpx.get(server.base_url.join(path), headers=server.headers, timeout=30)
-    assert response.status_code == 200, response.text
-    return response.text
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def workers(server: httpx.Client) -> set[int]:
-    return {int(pid) for pid in POOL.findall(get(server, "/metrics"))}
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="It reads /proc.")
-def test_each_worker_shows_the_metrics_of_all(make_database: MakeDatabase, tmp_path: Path) -> None:
-    url = make_database()
-    (tmp_path / f"counter_{NO_PROCESS}.db").write_text("of an earlier run")
-    (tmp_path / "another.txt").touch()
-    command = [*UVICORN, "--workers", "2"]
-    key = create_admin_key(url)
-    with running(
-        url, command, key, METRICS_ENABLED="true", PROMETHEUS_MULTIPROC_DIR=str(tmp_path)
-    ) as (server, _):
-        wait_until(lambda: len(workers(server)) == 2)
-        pids = workers(server)
-        for pid in pids:
-            with only(pid, pids):
-                get(server, ME)
-        wait_until(lambda: COUNTED in get(server, "/metrics"))  # a response precedes its count
-        for pid in pids:
-            with only(pid, pids):
-                metrics = get(server, "/metrics")
-            assert COUNTED in metrics
-            assert {int(one) for one in CPU.findall(metrics)} == pids
-        killed = min(pids)
-        os.kill(killed, signal.SIGKILL)
-        wait_until(lambda: len(workers(server) - {killed}) == 2)
-        metrics = get(server, "/metrics")
-        assert COUNTED in metrics, "a sum of counters must not decrease"
-        assert str(killed) not in [*CPU.findall(metrics), *POOL.findall(metrics)]
-        assert metrics.count("# TYPE process_cpu_seconds_total") == 1
-    names = {file.name for file in tmp_path.iterdir()}
-    assert f"counter_{NO_PROCESS}.db" not in names
-    assert "another.txt" in names
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ OWNER_CHANGED = "            self._changed_at.get(caller.user_id, {}),"
 EARLY = "The monotonic clock is never so early."
 ABOUT = "The bound protects memory, and one more or less makes no difference."
 
+DROPPED = "                windows = self._windows[kind] = dict(running[-MAX_WINDOWS // {} :])"
+
 INPUT = "Without a dictionary, the error is the same. Only its `input` differs, which is never shown."
 
 FEED = "                .where(col(AuditEvent.changes_rights), col(AuditEvent.created_at) {} since)"
@@ -18,6 +20,9 @@ BORDER = "An entry lives for 10 s, so an event that is exactly 30 s old makes no
 
 POOLS = "        engine = self.{} if is_check else self.{}"
 START = "    except ({}, {}) as error:  # for example, an older version was deployed"
+
+CURSOR = "    return base64.urlsafe_b64encode({}.encode()){}"
+POSITION = "{row.created_at.isoformat()} {row.id}"
 
 JSON = "        print(json.dumps(dumped, indent={}))"
 SPACES = "Only spaces differ."
@@ -37,12 +42,18 @@ EQUIVALENTS: dict[tuple[str, str, str], str] = {
         START.format("CommandError", "DBAPIError"),
         START.format("DBAPIError", "CommandError"),
     ): "Both are caught.",
+    (
+        "app/core/pagination.py",
+        CURSOR.format(f'f"{POSITION}"', ".decode()"),
+        CURSOR.format(f"f'{POSITION}'", ""),
+    ): "Pydantic decodes it.",
     ("app/core/types.py", "        return data", "        return None"): INPUT,
     ("app/cli/run.py", JSON.format(2), JSON.format(1)): SPACES,
     ("app/cli/run.py", JSON.format(2), JSON.format(3)): SPACES,
     (CACHE, FEED.format(">"), FEED.format(">=")): BORDER,
     (CACHE, KEY_CHANGED.format("0.0"), KEY_CHANGED.format("-1.0")): EARLY,
     (CACHE, OWNER_CHANGED.format("0.0"), OWNER_CHANGED.format("-1.0")): EARLY,
+    (LIMITS, DROPPED.format(2), DROPPED.format(3)): ABOUT,
     (LIMITS, "@lru_cache(1024)", "@lru_cache(1025)"): ABOUT,
     (LIMITS, "@lru_cache(1024)", "@lru_cache(1023)"): ABOUT,
 }

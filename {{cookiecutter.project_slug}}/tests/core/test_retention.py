@@ -154,7 +154,10 @@ FAILURES = [None, Conflict(), OperationalError("DELETE", {}, Exception("gone")),
 
 @pytest.mark.parametrize("failure", FAILURES, ids=repr)
 async def test_rows_are_deleted_at_every_midnight_whatever_happens(
-    database: Database, monkeypatch: pytest.MonkeyPatch, failure: Exception | None
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    failure: Exception | None,
 ) -> None:
     purged = 0
     twice = asyncio.Event()
@@ -175,6 +178,8 @@ async def test_rows_are_deleted_at_every_midnight_whatever_happens(
     monkeypatch.setattr(retention, "seconds_until_midnight", lambda: 0.01)
     async with purge_daily(database, []):
         await asyncio.wait_for(twice.wait(), 4)
+    is_logged = "old rows were not deleted" in caplog.text
+    assert is_logged is not (failure is None or isinstance(failure, Conflict))
 
 
 async def test_the_app_deletes_the_old_rows_of_all_features(

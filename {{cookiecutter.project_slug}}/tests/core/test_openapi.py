@@ -10,6 +10,8 @@ from app.auth import key_format
 from app.auth.dependencies import get_caller
 from app.auth.scopes import Scope
 from app.core.openapi import Problem
+from app.main import create_app
+from app.settings import PYPROJECT, Settings
 from tests.conftest import AsUser
 from tests.test_main import operations
 
@@ -62,7 +64,7 @@ def test_a_route_without_a_docstring_keeps_its_name_as_its_summary(app: FastAPI)
 
 
 async def test_the_problem_is_described_and_its_code_is_an_open_set(
-    document: dict[str, Any], client: AsyncClient
+    document: dict[str, Any], client: AsyncClient, as_user: AsUser
 ) -> None:
     schemas = document["components"]["schemas"]
     assert "HTTPValidationError" not in schemas
@@ -74,6 +76,18 @@ async def test_the_problem_is_described_and_its_code_is_an_open_set(
     response = await client.get("/nothing")
     assert Problem.model_validate(response.json()).code == "not_found"
     assert schemas["Problem"]["properties"].keys() - response.json().keys() == {"errors"}
+    me = await as_user()
+    [error] = (await me.post("/v1/api-keys", json={"name": "ci"})).json()["errors"]
+    assert error.keys() == schemas["InvalidPart"]["properties"].keys()
+
+
+def test_the_name_and_the_version_are_those_of_the_project(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = {"name": "box", "description": "Boxes.", "version": "2.0"}
+    monkeypatch.setitem(PYPROJECT, "project", project)
+    info = create_app(settings).openapi()["info"]
+    assert info == {"title": settings.project_name, "description": "Boxes.", "version": "2.0"}
 
 
 def test_every_tag_has_a_description(document: dict[str, Any]) -> None:

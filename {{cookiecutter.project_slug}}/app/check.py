@@ -65,11 +65,12 @@ async def _check_redis(url: str) -> str | None:
     from redis.exceptions import RedisError
 
     seconds = REDIS_TIMEOUT_SECONDS
+    problem = None
     try:
         async with Redis.from_url(
             url, socket_timeout=seconds, socket_connect_timeout=seconds
         ) as redis:
             await redis.ping()
     except (RedisError, OSError) as error:
-        return f"REDIS_URL: Redis does not respond: {str(error).rstrip('.')}."
-    return None
+        problem = f"REDIS_URL: Redis does not respond: {str(error).rstrip('.')}."
+    return problem

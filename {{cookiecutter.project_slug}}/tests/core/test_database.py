@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta, timezone
+from enum import StrEnum
 from pathlib import Path
 from uuid import uuid4
 
@@ -12,7 +13,18 @@ import time_machine
 from alembic import command
 from fastapi import BackgroundTasks, FastAPI, Request
 from fastapi.responses import StreamingResponse
-from sqlalchemy import Engine, event, false, literal, literal_column, text
+from sqlalchemy import (
+    Column,
+    Engine,
+    Enum,
+    Table,
+    event,
+    false,
+    literal,
+    literal_column,
+    text,
+)
+from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import (
     DBAPIError,
@@ -22,8 +34,9 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.orm import selectinload
 from sqlalchemy.pool import Pool
+from sqlalchemy.schema import CreateTable
 from sqlalchemy.util import await_only
-from sqlmodel import col, select, update
+from sqlmodel import SQLModel, col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from app.api_keys.models import UserApiKey
@@ -392,3 +405,16 @@ async def test_sqlite_waits_for_other_writers_and_longer_in_migrations(
 
     with pytest.raises(Connecting, match=f"^{seconds}$"):
         await engine.connect()
+
+
+def test_an_enum_is_text_that_the_database_checks() -> None:
+    class Color(StrEnum):
+        RED = "red"
+        BLUE = "blue"
+
+    table = Table("boxes", SQLModel.metadata, Column("color", Enum(Color)))
+    SQLModel.metadata.remove(table)
+    postgresql = make_url("postgresql+psycopg://").get_dialect()()
+    created = str(CreateTable(table).compile(dialect=postgresql))
+    assert "color VARCHAR(4)" in created
+    assert "CONSTRAINT ck_boxes_color CHECK (color IN ('RED', 'BLUE'))" in created

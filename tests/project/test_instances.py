@@ -53,8 +53,8 @@ def on_unix_socket(database_url: str, socket: Path, **variables: str) -> Iterato
     """A client with the key of an admin."""
     arguments = [sys.executable, "-m", *UVICORN, "--uds", str(socket)]
     environment = environment_of(database_url) | variables
-    process = subprocess.Popen(arguments, cwd=ROOT, env=environment)
     headers = {"Authorization": f"Bearer {create_admin_key(database_url)}"}
+    process = subprocess.Popen(arguments, cwd=ROOT, env=environment)
     transport = httpx.HTTPTransport(uds=str(socket))
     try:
         with httpx.Client(base_url="http://test", headers=headers, transport=transport) as client:

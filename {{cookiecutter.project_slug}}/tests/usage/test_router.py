@@ -84,7 +84,7 @@ async def test_the_default_period_is_24_hours_or_30_days_and_the_maximum_1000_bu
     [
         "from=2026-01-02T00:00:00Z&to=2026-01-02T00:00:00Z",
         "from=2023-01-01T00:00:00Z&to=2025-09-27T00:00:00.000001Z",
-        "from=2026-01-02T00:00:00Z&to=0001-01-01T00:00:00Z",
+        "to=0001-01-01T00:00:00Z",
         "granularity=minute",
         "from=yesterday",
         "from=2026-01-02T00:00:00",
@@ -94,7 +94,7 @@ async def test_an_invalid_period_is_rejected(as_user: AsUser, query: str) -> Non
     problem = (await (await as_user()).get(f"{CURRENT}?{query}")).json()
     assert problem["code"] == "invalid_input"
     [error] = problem["errors"]
-    assert error["pointer"] == f"/query/{query.partition('=')[0]}"
+    assert error["pointer"] == f"/query/{'granularity' if 'granularity' in query else 'from'}"
 
 
 async def test_usage_of_another_key_requires_the_scope_and_the_same_owner(as_user: AsUser) -> None:

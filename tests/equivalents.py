@@ -6,6 +6,7 @@ Each is a file and the lines of a diff. `test_mutation.py` fails if one is not a
 CACHE = "app/auth/cache.py"
 LIMITS = "app/auth/rate_limit.py"
 KEY_CHANGED = "            self._changed_at.get(caller.key_id, {}),"
+STARTED = "        self._read_started_at = {}  # the newest read"
 OWNER_CHANGED = "            self._changed_at.get(caller.user_id, {}),"
 
 EARLY = "The monotonic clock is never so early."
@@ -27,10 +28,15 @@ POSITION = "{row.created_at.isoformat()} {row.id}"
 JSON = "        print(json.dumps(dumped, indent={}))"
 SPACES = "Only spaces differ."
 
+LEFT = "        left = others & (position > end)  # skips revoked keys, without reading them"
+
+LOGGERS = "    for name in ({}):  # they have handlers with another format"
+
 NETWORK = "Network = Annotated[str, Field(max_length={}), AfterValidator(_network)]"
 
 EQUIVALENTS: dict[tuple[str, str, str], str] = {
     ("app/core/database.py", "        cursor.close()", "        cursor"): "It is closed when it is collected.",
+    ("app/api_keys/service.py", LEFT, "        pass"): "Only the queries take longer.",
     ("app/api_keys/schemas.py", NETWORK.format(50), NETWORK.format(49)): "No network has more than 49 characters.",
     (
         "app/core/database.py",
@@ -43,6 +49,11 @@ EQUIVALENTS: dict[tuple[str, str, str], str] = {
         START.format("DBAPIError", "CommandError"),
     ): "Both are caught.",
     (
+        "app/core/logging.py",
+        LOGGERS.format('"uvicorn", "uvicorn.error"'),
+        LOGGERS.format("'uvicorn.error', 'uvicorn'"),
+    ): "The order does not matter.",
+    (
         "app/core/pagination.py",
         CURSOR.format(f'f"{POSITION}"', ".decode()"),
         CURSOR.format(f"f'{POSITION}'", ""),
@@ -51,6 +62,7 @@ EQUIVALENTS: dict[tuple[str, str, str], str] = {
     ("app/cli/run.py", JSON.format(2), JSON.format(1)): SPACES,
     ("app/cli/run.py", JSON.format(2), JSON.format(3)): SPACES,
     (CACHE, FEED.format(">"), FEED.format(">=")): BORDER,
+    (CACHE, STARTED.format("0.0"), STARTED.format("1.0")): EARLY,
     (CACHE, KEY_CHANGED.format("0.0"), KEY_CHANGED.format("-1.0")): EARLY,
     (CACHE, OWNER_CHANGED.format("0.0"), OWNER_CHANGED.format("-1.0")): EARLY,
     (LIMITS, DROPPED.format(2), DROPPED.format(3)): ABOUT,

@@ -242,6 +242,10 @@ AUTHENTICATION = [
             'scope.get("endpoint") in app.state.protected_endpoints',
             'scope["endpoint"] in scope["app"].state.protected_endpoints',
         ),
+    ),
+    *mutants(
+        "app/auth/middleware.py",
+        "auth/test_dependencies.py",
         ("ignores a replaced caller if there is a body", " or get_caller in app.dependency_overrides", ""),
     ),
     *mutants(
@@ -322,6 +326,11 @@ CLOSED_BY_DEFAULT = [
             "imports the router of a sibling",
             "from app.users.models import User\n",
             f"from app.users.models import User\n{TYPE_CHECKING}from app.audit.router import router  # noqa: F401\n",
+        ),
+        (
+            "imports a feature that may import it",
+            "from app.users.models import User\n",
+            f"from app.users.models import User\n{TYPE_CHECKING}from app.api_keys import schemas  # noqa: F401\n",
         ),
     ),
 ]

@@ -31,6 +31,7 @@ from tests.test_server import (
 
 ME = "/v1/users/me"
 COUNTED = '\nhttp_requests_total{method="GET",path="/v1/users/me",status="200"} 2.0\n'
+MEASURED = '\nhttp_request_duration_seconds_count{method="GET",path="/v1/users/me"} 2.0\n'
 POOL = re.compile(r'^database_pool_in_use\{pid="(\d+)"\} ', re.MULTILINE)
 CPU = re.compile(r'^process_cpu_seconds_total\{pid="(\d+)"\} ', re.MULTILINE)
 NO_PROCESS = 2**22 + 1  # more than any pid on Linux
@@ -148,6 +149,7 @@ def test_each_worker_shows_the_metrics_of_all(make_database: MakeDatabase, tmp_p
             with only(pid, pids):
                 metrics = get(server, "/metrics")
             assert COUNTED in metrics
+            assert MEASURED in metrics
             assert {int(one) for one in CPU.findall(metrics)} == pids
         killed = min(pids)
         os.kill(killed, signal.SIGKILL)

@@ -68,8 +68,6 @@ def _parse_proxy(value: str) -> Proxy:
 
 
 def _check_peppers(peppers: dict[int, SecretStr]) -> dict[int, SecretStr]:
-    if not peppers:
-        raise ValueError("must contain at least one pepper")
     for pepper_id, pepper in peppers.items():
         secret = pepper.get_secret_value()
         if not 0 <= pepper_id < 2**31:

@@ -16,7 +16,7 @@ MAX_NAME = 24  # PostgreSQL shortens the name of an index to 63 characters
 COLUMNS = {"id", "created_at", "updated_at", "owner_id", "user_id"}
 USED_BY_FIELDS = {
     *("cls", "cursor", "date", "datetime", "limit", "me", "q", "query", "read", "registry"),
-    "unknown",
+    *("l", "unknown", "utc_now"),  # ruff rejects l
 }
 SYSTEM_COLUMNS = {"tableoid", "xmin", "xmax", "cmin", "cmax", "ctid"}  # of PostgreSQL
 USED_BY_MODULES = frozenset(
@@ -83,9 +83,16 @@ def name_resource(singular: str, plural: str, *, owned: bool) -> Names:
     if singular == names.table:
         raise Rejected(f"The plural of {singular} must differ: add plural=…")
     for folder in ("app", "tests"):
-        modules = {path.stem for path in (ROOT / folder).iterdir()}
+        files = [*(ROOT / folder).glob("*.py"), *(ROOT / folder).glob("*/*.py")]
+        modules = {path.relative_to(ROOT / folder).parts[0].removesuffix(".py") for path in files}
         if taken := {singular, names.table, f"test_{names.table}"} & modules:
             raise Rejected(f"{taken.pop()} is already a module in {folder}/. Use another name.")
+    functions = {f"{verb}_{singular}" for verb in ("create", "read", "update", "delete")}
+    functions.add(f"list_{names.table}")
+    for file in (ROOT / "app").glob("*/router.py"):
+        if taken := functions & {*re.findall(r"def (\w+)", file.read_text("utf-8"))}:
+            where = f"{file.parent.name}/router.py"
+            raise Rejected(f"{where} already has the function {taken.pop()}. Use another name.")
     if names.table in {*SQLModel.metadata.tables, "alembic_version"}:
         raise Rejected(f"The table {names.table} already exists. Use another name.")
     if names.table.startswith("pg_"):

@@ -40,7 +40,6 @@ def test_each_invalid_setting_is_a_problem_also_those_of_features(
     environment.setenv("ITEM_LIMIT", "many")
     variables = [problem.partition(":")[0] for problem in find_problems()]
     assert variables == ["RATE_LIMIT", "LOG_LEVEL", "ITEM_LIMIT"]
-    assert ItemSettings.__name__ == "ItemSettings"
 
 
 def test_a_route_that_needs_no_key_is_a_problem(environment: pytest.MonkeyPatch) -> None:
@@ -65,7 +64,7 @@ def test_a_database_that_is_not_migrated_is_a_problem(
     [
         ("DATABASE_URL", "sqlite:////nothing/app.db", "No such file or directory"),
         ("DATABASE_URL", "postgresql://me:secret@127.0.0.1:1/db", "Connection refused"),
-        ("REDIS_URL", "redis://:secret@127.0.0.1:1", "Error 111 connecting"),
+        ("REDIS_URL", "redis://:secret@127.0.0.1:1", "connecting to 127.0.0.1:1"),
     ],
 )
 def test_a_server_that_does_not_respond_is_one_sentence_without_secrets(

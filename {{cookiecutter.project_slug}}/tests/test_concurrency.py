@@ -232,11 +232,6 @@ async def test_a_request_that_only_reads_does_not_wait_for_a_writer(
         assert (await asyncio.wait_for(me.get(KEYS), 4)).status_code == 200
 
 
-async def test_more_requests_than_connections_wait_for_each_other(as_user: AsUser) -> None:
-    me = await as_user()
-    assert await statuses(*(me.get(ME) for _ in range(100))) == {200: 100}
-
-
 async def test_a_user_can_be_deleted_while_their_keys_are_used(as_user: AsUser) -> None:
     admin = await as_user(admin=True)
     me = await as_user()

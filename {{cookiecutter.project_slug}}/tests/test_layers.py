@@ -94,34 +94,6 @@ def test_every_kind_of_import_is_read(statement: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("importer", "imported", "problem"),
-    [
-        ("core.errors", "auth.caller", "the layer is higher"),
-        ("settings", "users.models", "the layer is higher"),
-        ("users.models", "auth.scopes", "the layer is higher"),
-        ("auth.cache", "users.service", "the layer is higher"),
-        ("users.service", "main", "the layer is higher"),
-        ("users.service", "cli", "the layer is higher"),
-        ("audit.service", "users.service", "audit may only import"),
-        ("users.router", "api_keys.service", "users may only import"),
-        ("users.service", "items.service", "users may only import"),
-        ("items.service", "lists.service", "items may only import"),
-        ("api_keys.router", "users.router", "only app.main may import a router"),
-        ("cli.users", "users.router", "only app.main may import a router"),
-        ("main", "users.router", None),
-        ("users", "users.router", None),
-        ("users.service", "items.models", None),
-        ("items.service", "api_keys.dependencies", None),
-    ],
-)
-def test_an_import_that_is_not_allowed_is_a_problem(
-    importer: str, imported: str, problem: str | None
-) -> None:
-    found = find_problems({f"app.{importer}": {f"app.{imported}"}, f"app.{imported}": set()})
-    assert [str(problem) in one for one in found] == ([True] if problem else [])
-
-
-@pytest.mark.parametrize(
     ("cycle", "problems"),
     [
         (["core.a", "core.b", "core.c"], 1),

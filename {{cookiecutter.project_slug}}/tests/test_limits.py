@@ -8,6 +8,7 @@ def test_the_limits_have_their_values() -> None:
     """Other tests replace some of them, or do not notice if one is slightly wrong."""
     assert (cache.READ_SECONDS, cache.TRUST_SECONDS) == (0.25, 1)
     assert (cache.MAX_ENTRIES, cache.MAX_EVENTS, cache.MAX_READS) == (100_000, 2000, 2)
+    assert all("30 seconds" in since for since in cache.SINCE.values())
     assert (rate_limit.MAX_WINDOWS, rate_limit.REDIS_TIMEOUT_SECONDS) == (100_000, 0.2)
     assert (database.SESSION_CONNECTIONS, database.LOOKUP_CONNECTIONS) == (9, 3)
     assert database.CHECK_CONNECTIONS == 3

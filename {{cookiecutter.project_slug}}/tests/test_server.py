@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -94,7 +95,9 @@ def modules_of(*arguments: str) -> set[str]:
     """The modules that Python imports with these arguments."""
     command = [sys.executable, "-X", "importtime", *arguments]
     environment = environment_of("sqlite:///./never-opened.db")
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
 
@@ -142,16 +145,7 @@ def test_the_server_accepts_only_requests_with_a_key(server: Server) -> None:
     assert response.json()["email"] == "admin@example.com"
 
 
-def respond(server: socket.socket) -> tuple[str, str]:
-    """The head and the body of one response."""
-    head, _, body = server.recv(65_536).decode().partition("\r\n\r\n")
-    while len(body) < int(head.lower().partition("content-length: ")[2].partition("\r\n")[0]):
-        body += server.recv(65_536).decode()
-    return head, body
-
-
-@pytest.mark.parametrize("is_split", [False, True])
-def test_a_trailer_field_is_not_a_header(server: Server, is_split: bool) -> None:
+def test_a_trailer_field_is_not_a_header(server: Server) -> None:
     key = f"Authorization: Bearer {server.api_key}\r\n"
     head = "GET /v1/users/me HTTP/1.1\r\nHost: a\r\n"
     chunks = "Transfer-Encoding: chunked\r\n\r\n1\r\n \r\n0\r\n"
@@ -159,13 +153,12 @@ def test_a_trailer_field_is_not_a_header(server: Server, is_split: bool) -> None
     port = server.client.base_url.port or 0
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         for sent_key, trailer_key, status in (("", key, 401), (key, key, 200), ("", "", 401)):
-            connection.sendall(f"{head}{sent_key}{chunks}".encode())
-            if is_split:
-                time.sleep(0.1)
-            connection.sendall(f"{trailer_key}{trailer}\r\n".encode())
-            response_head, body = respond(connection)
-            assert response_head.startswith(f"HTTP/1.1 {status} "), body
-            assert "trailer" not in response_head
+            connection.sendall(f"{head}{sent_key}{chunks}{trailer_key}{trailer}\r\n".encode())
+            response = HTTPResponse(connection)
+            response.begin()
+            assert response.status == status, response.read()
+            assert response.headers["X-Request-ID"] != "trailer"
+            response.read()
 
 
 def test_a_process_on_the_same_machine_cannot_forge_its_address(server: Server) -> None:

@@ -200,11 +200,6 @@ def test_settings_in_a_url_that_a_pooler_would_drop_are_rejected(
     load_settings(Settings)
 
 
-def test_at_least_one_pepper_is_required() -> None:
-    with pytest.raises(ValidationError, match="at least one pepper"):
-        make_settings(api_key_peppers={})
-
-
 def test_secrets_are_neither_in_the_repr_nor_in_errors() -> None:
     settings = make_settings(
         database_url="postgresql://me:hunter2@host/db", redis_url="redis://:hunter2@host"

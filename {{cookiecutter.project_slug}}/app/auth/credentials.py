@@ -45,7 +45,7 @@ def take_credentials(scope: Scope, locations: list[Location]) -> Credentials:
                 keys.append(SecretStr(credential.decode("latin-1").strip(" \t")))
         elif name == b"x-api-key":
             headers[index] = (name, redact_bytes(value))
-            if "header" in locations:
+            if "header" in locations and value.strip():
                 keys.append(SecretStr(value.decode("latin-1").strip(" \t")))
     if (path := redact(scope["path"])) != scope["path"]:
         scope["path"], scope["raw_path"] = path, quote(path).encode()
@@ -61,7 +61,8 @@ def take_from_query(scope: Scope) -> list[SecretStr]:
     redacted = [(redact(name), redact(value)) for name, value in pairs]
     if redacted != pairs:
         scope["query_string"] = urlencode(redacted, safe="*").encode()
-    return [SecretStr(value.strip(" \t")) for name, value in pairs if name == "api_key"]
+    keys = [value.strip(" \t") for name, value in pairs if name == "api_key"]
+    return [SecretStr(key) for key in keys if key]
 
 
 def find_key(scope: Scope) -> SecretStr:

@@ -71,7 +71,7 @@ def list_all(
     """List API keys"""
 
     async def work(session: AsyncSession) -> None:
-        owner_id = (await get_user(session, email)).id if email else None
+        owner_id = (await get_user(session, email)).id if email is not None else None
         await print_query(session, keys_of(owner_id), ApiKeyRead, COLUMNS, as_json)
 
     run(work, read_only=True)

@@ -9,7 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import NamedTuple
 
 from sqlalchemy import delete, select, tuple_
@@ -113,5 +113,5 @@ async def _purge_daily(
 def seconds_until_midnight() -> float:
     """In UTC. All processes wake at the same time, and one of them gets the lock."""
     now = utc_now()
-    midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+    midnight = datetime.combine(now + timedelta(days=1), time.min, UTC)
     return (midnight - now).total_seconds()

@@ -282,17 +282,3 @@ async def test_revoking_is_permanent_and_idempotent(as_user: AsUser) -> None:
     assert (await me.delete(path)).status_code == 204
     assert (await me.get(path)).json() == revoked
     assert (await other.get(ME)).json()["code"] == "api_key_revoked"
-
-
-async def test_an_admin_revokes_all_keys_of_a_user(as_user: AsUser) -> None:
-    admin, one, other = await as_user(admin=True), await as_user(), await as_user()
-    two = await as_user(user=one.user)
-    for number in (2, 0):
-        response = await admin.delete(f"/v1/users/{one.user.id}/api-keys")
-        assert response.json() == {"revoked": number}
-    for client in (one, two):
-        assert (await client.get(ME)).json()["code"] == "api_key_revoked"
-    assert (await other.get(ME)).status_code == 200
-    events = (await admin.get("/v1/audit-events", params={"action": "api_key.revoked"})).json()
-    assert {event["target_key_id"] for event in events["items"]} == {one.key.id, two.key.id}
-    assert len(events["items"]) == 2

@@ -76,8 +76,7 @@ async def test_an_unknown_query_parameter_is_rejected_on_every_route(
         if operation["security"]:
             url = f"{path.format(**IDS)}?statuss=active"
             [error] = (await admin.request(method, url)).json()["errors"]
-            detail = "Extra inputs are not permitted"
-            assert error == {"pointer": "/query/statuss", "detail": detail}, url
+            assert error["pointer"] == "/query/statuss", url
             assert (await client.request(method, url)).status_code == 401
     assert (await weak.get(f"{KEYS}?statuss=active")).status_code == 403
 
@@ -143,5 +142,5 @@ async def test_the_scopes_of_nested_dependencies_are_all_required(
     me = await as_user(scopes=[scope for scope in Scope if scope not in {missing, Scope.ADMIN}])
     response = await me.get("/v1/nested")
     assert response.status_code == 403
-    assert response.json()["detail"] == f"This API key lacks the scope {missing}."
-    assert f'scope="{missing}"' in response.headers["www-authenticate"]
+    challenge = f'error="insufficient_scope", scope="{missing}"'
+    assert challenge in response.headers["www-authenticate"]

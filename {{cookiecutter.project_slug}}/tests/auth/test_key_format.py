@@ -41,15 +41,6 @@ def test_the_digest_never_changes() -> None:
     assert digest.hex() == "8d4315228fdb7116319cef4f93aadc9f3abb3ab19f8f845d91659c42e31533c0"
 
 
-def test_the_digest_depends_on_pepper_and_key() -> None:
-    digests = {key_format.digest(pepper, key) for pepper in ("a", "b") for key in ("x", "y")}
-    assert len(digests) == 4
-
-
-def test_a_valid_key_parses_to_its_id() -> None:
-    assert parse(KEY) == "4k1z9q0v7m2c8x5b"
-
-
 def test_a_key_with_one_wrong_character_is_malformed() -> None:
     for position in range(len(KEY)):
         for character in key_format.BASE62 + "_ \n\0é٤😀\udc80":

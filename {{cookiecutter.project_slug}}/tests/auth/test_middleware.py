@@ -1,14 +1,13 @@
 from collections.abc import Iterator
-from unittest.mock import AsyncMock, Mock
+from unittest.mock import AsyncMock
 
 import pytest
 from fastapi import APIRouter, FastAPI, Security
 from httpx import AsyncClient, Response
-from sqlalchemy.exc import OperationalError
 
 from app.auth import key_format
 from app.auth.dependencies import CurrentCaller, check_routes, get_caller
-from app.core.database import Database, utc_now
+from app.core.database import utc_now
 from app.main import PUBLIC
 from tests.conftest import AsUser, ChangeKey
 from tests.core.test_errors import IDS, JSON, is_problem, operations
@@ -73,15 +72,6 @@ async def test_a_request_with_a_body_counts_once(
     assert [response.status_code for response in responses] == [status, status, 429]
 
 
-async def test_a_key_with_a_body_gets_503_while_the_database_is_unavailable(
-    as_user: AsUser, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    me = await as_user()
-    unavailable = OperationalError("SELECT", {}, Exception("connection refused"))
-    monkeypatch.setattr(database, "fetch_all", Mock(side_effect=unavailable))
-    assert is_problem(await me.post(KEYS, json={}), 503, "unavailable")
-
-
 async def test_every_protected_route_of_a_project_and_no_public_one_needs_a_key_before_its_body(
     app: FastAPI, client: AsyncClient
 ) -> None:
@@ -111,13 +101,6 @@ async def test_every_protected_route_of_a_project_and_no_public_one_needs_a_key_
         assert (await client.post(path, json={"a": 1})).json() == {"a": 1}
     # The endpoint is public elsewhere, so FastAPI reads the body before it calls get_caller.
     assert (await client.post("/v2/items", json={"a": 1})).status_code == 401
-
-
-async def test_a_test_can_replace_the_caller_of_a_request_with_a_body(
-    no_auth: AsyncClient,
-) -> None:
-    response = await no_auth.post(KEYS, json={"name": "ci", "scopes": []})
-    assert response.status_code == 201
 
 
 async def test_a_mounted_app_gets_its_body(app: FastAPI, client: AsyncClient) -> None:

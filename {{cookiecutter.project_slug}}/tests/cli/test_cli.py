@@ -3,10 +3,11 @@ import json
 import runpy
 import sys
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import time_machine
 from sqlalchemy import Row, text
 from sqlmodel import col, select
 from typer.core import TyperGroup
@@ -44,13 +45,22 @@ def test_start_creates_the_first_admin_once(run: Run) -> None:
     (key,) = as_json(run, "keys", "list", ADMIN)
     assert key["id"] == key_id_in(first)
     assert key["scopes"] == sorted(Scope)
-    assert first.stderr
 
     again = run("start", "another@example.com")
     assert (again.exit_code, again.stdout) == (0, "")
     assert "keys create" in again.stderr
     assert [user["email"] for user in as_json(run, "users", "list")] == [ADMIN]
     assert len(as_json(run, "keys", "list")) == 1
+
+
+def test_start_says_when_the_key_expires(run: Run) -> None:
+    with time_machine.travel(datetime(2030, 1, 1, 12, tzinfo=UTC), tick=False):
+        assert "2030-01-16 12:00 UTC" in run("start", ADMIN).stderr
+
+
+def test_the_list_of_keys_never_takes_an_empty_email_for_none(started: Run) -> None:
+    result = started("keys", "list", "")
+    assert (result.exit_code, result.stdout) == (1, "")
 
 
 def test_users_are_created_and_listed_by_email(started: Run) -> None:

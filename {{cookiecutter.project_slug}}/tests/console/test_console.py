@@ -37,17 +37,15 @@ def elements(text: str) -> list[tuple[str, dict[str, str | None]]]:
     return parser.tags
 
 
-@pytest.mark.parametrize("path", ["", *FILES])
-async def test_every_file_is_served_with_the_headers_of_the_console(
-    client: AsyncClient, path: str
-) -> None:
-    response = await client.get(f"/console/{path}")
-    assert response.status_code == 200
-    assert response.headers["content-security-policy"] == POLICY
-    assert response.headers["cache-control"] == "no-cache"
-    assert response.headers["cross-origin-opener-policy"] == "same-origin"
-    assert response.headers["referrer-policy"] == "no-referrer"
-    assert response.headers["x-content-type-options"] == "nosniff"
+async def test_every_file_is_served_with_the_headers_of_the_console(client: AsyncClient) -> None:
+    for path in ("", *FILES):
+        response = await client.get(f"/console/{path}")
+        assert response.status_code == 200, path
+        assert response.headers["content-security-policy"] == POLICY
+        assert response.headers["cache-control"] == "no-cache"
+        assert response.headers["cross-origin-opener-policy"] == "same-origin"
+        assert response.headers["referrer-policy"] == "no-referrer"
+        assert response.headers["x-content-type-options"] == "nosniff"
 
 
 async def test_a_file_that_has_not_changed_is_not_sent_again(client: AsyncClient) -> None:
@@ -56,6 +54,19 @@ async def test_a_file_that_has_not_changed_is_not_sent_again(client: AsyncClient
     again = await client.get("/console/main.js", headers=headers)
     assert (again.status_code, again.content) == (304, b"")
     assert again.headers["content-security-policy"] == POLICY
+
+
+@pytest.mark.parametrize(
+    ("size", "encoding", "status"), [(100, "", 200), (100_000, "", 413), (100, "gzip", 415)]
+)
+async def test_a_body_never_breaks_a_file_off(
+    client: AsyncClient, size: int, encoding: str, status: int
+) -> None:
+    headers = {"Content-Encoding": encoding}
+    content = b"a" * size
+    response = await client.request("GET", "/console/main.js", content=content, headers=headers)
+    assert response.status_code == status
+    assert len(response.content) == int(response.headers["content-length"])
 
 
 async def test_a_path_with_dots_is_not_found(client: AsyncClient) -> None:

@@ -2,10 +2,17 @@ import pytest
 from fastapi import FastAPI
 from httpx import AsyncClient
 
-from app.core.cors import EXPOSED_HEADERS
 from tests.core.test_errors import is_problem
 
 ORIGIN = "https://app.example.com"
+EXPOSED_HEADERS = {
+    "Location",
+    "X-Request-ID",
+    "Retry-After",
+    "RateLimit",
+    "RateLimit-Policy",
+    "WWW-Authenticate",
+}
 PREFLIGHT = {"Access-Control-Request-Method": "GET"}
 
 pytestmark = pytest.mark.parametrize("settings", [{"cors_origins": [ORIGIN]}], indirect=True)
@@ -40,4 +47,4 @@ async def test_pages_can_read_every_error_and_the_headers_of_responses(
         assert response.status_code == status
         assert response.headers["access-control-allow-origin"] == ORIGIN
         exposed = response.headers["access-control-expose-headers"]
-        assert exposed.split(", ") == [*EXPOSED_HEADERS]
+        assert {*exposed.split(", ")} == EXPOSED_HEADERS

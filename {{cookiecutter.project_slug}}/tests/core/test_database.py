@@ -1,25 +1,21 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta, timezone
 from enum import StrEnum
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 import time_machine
 from alembic import command
-from fastapi import BackgroundTasks, FastAPI, Request
-from fastapi.responses import StreamingResponse
 from sqlalchemy import (
     Column,
     Engine,
     Enum,
     Table,
     event,
-    false,
     literal,
     literal_column,
     text,
@@ -32,7 +28,6 @@ from sqlalchemy.exc import (
     InvalidRequestError,
     OperationalError,
 )
-from sqlalchemy.orm import selectinload
 from sqlalchemy.pool import Pool
 from sqlalchemy.schema import CreateTable
 from sqlalchemy.util import await_only
@@ -40,18 +35,16 @@ from sqlmodel import SQLModel, col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from app.api_keys.models import UserApiKey
-from app.auth.dependencies import CurrentCaller
 from app.core.database import (
     LOOKUP_CONNECTIONS,
     SESSION_CONNECTIONS,
     Database,
-    SessionDep,
     create_engine,
 )
 from app.users import service as users
 from app.users.models import User
 from app.users.schemas import UserCreate
-from tests.conftest import TEST_DATABASE_URL, AsUser, alembic_config
+from tests.conftest import TEST_DATABASE_URL, AsUser, alembic_config, listening
 
 CURRENT = "/v1/api-keys/current"
 ONE = select(literal(1))
@@ -90,16 +83,6 @@ async def test_times_do_not_depend_on_the_time_zone_of_the_process(as_user: AsUs
             assert [one["id"] for one in expired.json()["items"]] == found
 
 
-async def test_the_database_deletes_the_keys_of_a_deleted_user(
-    database: Database, as_user: AsUser
-) -> None:
-    me = await as_user()
-    async with database.session() as session:
-        connection = await session.connection()
-        await connection.execute(text("DELETE FROM users"))
-        assert await session.get(UserApiKey, me.key.id) is None
-
-
 async def test_a_relationship_raises_an_error_until_it_is_loaded_and_cascades_then(
     database: Database, as_user: AsUser
 ) -> None:
@@ -115,16 +98,6 @@ async def test_a_relationship_raises_an_error_until_it_is_loaded_and_cascades_th
         assert await session.get(UserApiKey, me.key.id) is None
 
 
-async def test_a_relationship_can_be_loaded_with_its_row(
-    database: Database, as_user: AsUser
-) -> None:
-    me = await as_user()
-    keys = selectinload(User.api_keys)  # type: ignore[arg-type] # SQLModel says that it is a list
-    async with database.session() as session:
-        user = (await session.exec(select(User).where(User.id == me.user.id).options(keys))).one()
-    assert [key.id for key in user.api_keys] == [me.key.id]
-
-
 async def add(session: AsyncSession) -> None:
     session.add(User(email="late@example.com"))
 
@@ -133,13 +106,9 @@ async def add(session: AsyncSession) -> None:
     "use",
     [
         add,
-        AsyncSession.commit,
-        AsyncSession.connection,
         lambda session: session.exec(ONE),
-        lambda session: session.get(User, uuid4()),
-        lambda session: session.merge(User(email="late@example.com")),
     ],
-    ids=["add", "commit", "connection", "exec", "get", "merge"],
+    ids=["add", "exec"],
 )
 async def test_a_session_that_has_ended_rejects_every_use(
     real_database: Database, use: Callable[[AsyncSession], Awaitable[object]]
@@ -148,53 +117,6 @@ async def test_a_session_that_has_ended_rejects_every_use(
         await session.exec(ONE)
     with pytest.raises(InvalidRequestError, match="permanently closed"):
         await use(session)
-
-
-async def test_work_after_the_response_cannot_use_the_session_of_the_request(
-    app: FastAPI, as_user: AsUser
-) -> None:
-    me = await as_user()
-    errors: list[str] = []
-
-    async def write(session: AsyncSession) -> None:
-        try:
-            session.add(User(email="late@example.com"))
-            await session.commit()
-        except InvalidRequestError as error:
-            errors.append(str(error))
-
-    @app.get("/v1/late")
-    async def late(
-        _: CurrentCaller, session: SessionDep, background: BackgroundTasks
-    ) -> StreamingResponse:
-        async def stream() -> AsyncIterator[str]:
-            await write(session)
-            yield "done"
-
-        background.add_task(write, session)
-        return StreamingResponse(stream(), background=background)
-
-    assert (await me.get("/v1/late")).text == "done"
-    assert len(errors) == 2
-    assert "permanently closed" in errors[0]
-
-
-async def test_work_after_the_response_can_use_a_session_of_its_own(
-    app: FastAPI, as_user: AsUser, database: Database
-) -> None:
-    me = await as_user()
-
-    async def write(database: Database) -> None:
-        async with database.session() as session:
-            await users.create(session, UserCreate(email="late@example.com"), None)
-
-    @app.post("/v1/late")
-    async def late(_: CurrentCaller, request: Request, background: BackgroundTasks) -> None:
-        background.add_task(write, request.app.state.database)
-
-    await me.post("/v1/late")
-    async with database.session() as session:
-        (await session.exec(select(User).where(User.email == "late@example.com"))).one()
 
 
 def modes_in(folder: Path) -> dict[str, int]:
@@ -295,13 +217,6 @@ async def test_sqlite_does_not_wait_for_the_disk_at_each_commit(tmp_path: Path) 
     await database.dispose()
 
 
-async def test_a_read_only_session_does_not_wait_for_a_writer(real_database: Database) -> None:
-    async with real_database.session() as writer:
-        await writer.exec(update(User).where(false()).values(is_active=False))
-        async with real_database.session(read_only=True) as reader:
-            await asyncio.wait_for(reader.exec(select(User).limit(1)), 4)
-
-
 async def test_lookups_do_not_wait_for_connections_of_sessions(real_database: Database) -> None:
     async with AsyncExitStack() as stack:
         for _ in range(SESSION_CONNECTIONS):
@@ -334,14 +249,13 @@ async def test_checks_do_not_wait_for_connections_of_lookups(real_database: Data
                 all_held.set()
             await_only(gate.wait())
 
-    event.listen(Engine, "before_cursor_execute", hold)
-    lookups = [asyncio.create_task(real_database.fetch_all(ONE)) for _ in range(20)]
-    async with asyncio.timeout(4):
-        await all_held.wait()
-        assert await real_database.fetch_all(ONE, is_check=True) == [(1,)]
-    gate.set()
-    assert await asyncio.gather(*lookups) == [[(1,)]] * 20
-    event.remove(Engine, "before_cursor_execute", hold)
+    with listening(Engine, "before_cursor_execute", hold):
+        lookups = [asyncio.create_task(real_database.fetch_all(ONE)) for _ in range(20)]
+        async with asyncio.timeout(4):
+            await all_held.wait()
+            assert await real_database.fetch_all(ONE, is_check=True) == [(1,)]
+        gate.set()
+        assert await asyncio.gather(*lookups) == [[(1,)]] * 20
 
 
 async def test_a_lookup_succeeds_after_a_restart_of_the_database(database_url: str) -> None:
@@ -351,9 +265,8 @@ async def test_a_lookup_succeeds_after_a_restart_of_the_database(database_url: s
     def collect(connection: DBAPIConnection, *_: object) -> None:
         connections.append(connection)
 
-    event.listen(Pool, "checkout", collect)
-    await database.fetch_all(ONE)
-    event.remove(Pool, "checkout", collect)
+    with listening(Pool, "checkout", collect):
+        await database.fetch_all(ONE)
     [connection] = connections
     await connection.driver_connection.close()
     assert await database.fetch_all(ONE) == [(1,)]
@@ -379,10 +292,8 @@ async def test_a_lookup_that_fails_is_not_repeated(real_database: Database) -> N
     def count(*execution: object) -> None:
         statements.append(execution)
 
-    event.listen(Engine, "before_cursor_execute", count)
-    with pytest.raises(DBAPIError):
+    with listening(Engine, "before_cursor_execute", count), pytest.raises(DBAPIError):
         await real_database.fetch_all(select(literal_column("nothing")))
-    event.remove(Engine, "before_cursor_execute", count)
     assert len(statements) == 1
 
 

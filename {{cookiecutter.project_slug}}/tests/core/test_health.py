@@ -107,6 +107,7 @@ async def pool_timeout(*_: object, **__: object) -> None:
 async def test_not_ready_while_the_database_is_frozen(
     app: FastAPI, monkeypatch: pytest.MonkeyPatch, fetch_all: Callable[..., Awaitable[None]]
 ) -> None:
+    monkeypatch.setattr(health, "MAX_SECONDS", 0.01)
     monkeypatch.setattr(app.state.database, "fetch_all", fetch_all)
     assert await problem_of(app) == "The database does not respond."
 

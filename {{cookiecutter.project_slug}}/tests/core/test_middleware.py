@@ -257,7 +257,7 @@ async def test_a_body_that_does_not_arrive_in_time_gets_a_408_and_is_no_error(
     assert record.levelname == "INFO"
 
 
-@pytest.mark.parametrize("settings", [{"request_timeout_seconds": 0.05}], indirect=True)
+@pytest.mark.parametrize("settings", [{"request_timeout_seconds": 0.3}], indirect=True)
 async def test_a_response_that_takes_too_long_after_the_body_gets_a_503(
     app: FastAPI, client: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -271,7 +271,7 @@ async def test_a_response_that_takes_too_long_after_the_body_gets_a_503(
     assert record.levelname == "ERROR"
 
 
-@pytest.mark.parametrize("settings", [{"request_timeout_seconds": 0.05}], indirect=True)
+@pytest.mark.parametrize("settings", [{"request_timeout_seconds": 0.3}], indirect=True)
 async def test_a_response_that_has_started_may_take_longer(
     app: FastAPI, client: AsyncClient
 ) -> None:
@@ -279,7 +279,7 @@ async def test_a_response_that_has_started_may_take_longer(
     async def slow() -> StreamingResponse:
         async def body() -> AsyncIterator[bytes]:
             yield b"first "
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.4)
             yield b"second"
 
         return StreamingResponse(body())

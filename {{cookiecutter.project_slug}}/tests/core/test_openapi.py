@@ -118,8 +118,9 @@ def test_generated_clients_name_scopes_as_the_code_does(document: dict[str, Any]
 
 def test_no_text_for_developers_is_published(document: dict[str, Any]) -> None:
     """Pydantic and FastAPI publish the docstrings of models, enums and routes."""
-    for text in ("requires(", "Scope.", "app.", "app/", "class"):
-        assert text not in json.dumps(document)
+    published = json.dumps([document["paths"], document["components"]])
+    assert "requires(" not in published
+    assert "Scope." not in published
 
 
 def test_every_format_is_one_of_json_schema(document: dict[str, Any]) -> None:

@@ -52,9 +52,5 @@ async def test_an_invalid_page_is_rejected(as_user: AsUser, path: str) -> None:
 
 async def test_a_cursor_has_at_most_200_characters(as_user: AsUser) -> None:
     admin = await as_user(admin=True)
-    for length, detail in (
-        (200, "Input should be the next_cursor of a page."),
-        (201, "String should have at most 200 characters"),
-    ):
-        response = await admin.get(KEYS, params={"cursor": "a" * length})
-        assert response.json()["errors"][0]["detail"] == detail
+    response = await admin.get(KEYS, params={"cursor": "a" * 201})
+    assert "at most 200 characters" in response.json()["errors"][0]["detail"]

@@ -29,9 +29,9 @@ async def test_the_app_sees_no_trailer_field_even_after_it_has_read_the_body() -
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
     for _ in range(2):  # on the same connection
         writer.write(REQUEST)
-        scope = await scopes.get()
+        scope = await asyncio.wait_for(scopes.get(), 10)
         writer.write(TRAILER)
-        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
         assert scope["headers"] == [(b"host", b"a"), (b"transfer-encoding", b"chunked")]
     writer.close()
     server.close()

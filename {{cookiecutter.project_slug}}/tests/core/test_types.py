@@ -26,7 +26,7 @@ from app.core.types import (
 
 Price = Annotated[Decimal, Digits(6, 2, ge=Decimal("0.50"), le=Decimal(1000))]
 Change = Annotated[Decimal, Digits(4, 0)]
-Share = Annotated[Decimal, Digits(2, 2)]
+Share = Annotated[Decimal, Digits(2, 2, ge=Decimal("-0.50"))]
 
 
 @pytest.mark.parametrize(

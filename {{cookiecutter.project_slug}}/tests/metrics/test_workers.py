@@ -50,6 +50,14 @@ def test_old_files_are_deleted_at_the_start(tmp_path: Path, another_runs: bool) 
     assert deleted == {one for one in names if "gauge" in one or ("_" in one and not another_runs)}
 
 
+def test_another_worker_may_delete_an_old_file_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deleted = [tmp_path / f"counter_{NO_PROCESS}.db"]
+    monkeypatch.setattr(Path, "iterdir", lambda _: iter(deleted))
+    delete_old_files(tmp_path)
+
+
 def test_a_process_of_another_user_is_running(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scaffold import edits
+from scaffold import edits, names
 from scaffold.__main__ import find_targets, parse_arguments, render
 from scaffold.fields import KINDS, Field
 from scaffold.grammar import parse_fields
@@ -40,6 +40,8 @@ def parse(text: str) -> list[Field]:
         ("limit:bool", "reserved word"),
         ("registry:line", "is a name that the generated code uses"),
         ("cls:int", "is a name that the generated code uses"),
+        ("l:int", "is a name that the generated code uses"),
+        ("utc_now:moment?", "is a name that the generated code uses"),
         ("xmin:int", "is a column of every table of PostgreSQL"),
         ("of:ref(dragon)", r"ref\(dragon\) is unknown"),
         ("of:ref", r"ref\(\) is unknown"),
@@ -106,12 +108,21 @@ def test_an_invalid_field_is_rejected(text: str, problem: str) -> None:
         ("admin", "the generated code uses"),
         ("plan_2", "a digit cannot follow _"),
         ("pg_table", "belong to PostgreSQL"),
-        ("audit_event", "The table audit_events already exists"),
+        ("api_key_usage_day", "The table api_key_usage_days already exists"),
     ],
 )
 def test_an_invalid_name_is_rejected(name: str, problem: str) -> None:
     with pytest.raises(Rejected, match=problem):
         name_resource(name, "", owned=True)
+
+
+def test_a_folder_that_git_clean_leaves_takes_no_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("app", "tests"):
+        (tmp_path / folder / "items" / "__pycache__").mkdir(parents=True)
+    monkeypatch.setattr(names, "ROOT", tmp_path)
+    assert name_resource("item", "", owned=True).table == "items"
 
 
 def test_the_plural_is_derived_or_given() -> None:
@@ -121,6 +132,8 @@ def test_the_plural_is_derived_or_given() -> None:
     assert name_resource("person", "people", owned=True).table == "people"
     with pytest.raises(Rejected, match="must differ"):
         name_resource("sheep", "sheep", owned=True)
+    with pytest.raises(Rejected, match=r"^api_keys/router.py already has the function \w+_api_key"):
+        name_resource("api_key", "tokens", owned=True)
     with pytest.raises(Rejected, match="The table alembic_version already exists"):
         name_resource("version", "alembic_version", owned=True)
 

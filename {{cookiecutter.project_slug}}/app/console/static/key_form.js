@@ -155,5 +155,6 @@ export function expiryOf(data) {
   if (choice === "date") {
     return new Date(`${data.get("date")}T23:59:59`).toISOString();
   }
-  return inDays(Number(choice));
+  // A minute less, because the clock of the browser can be ahead of the server's, which checks a maximum.
+  return inDays(Number(choice) - 1 / 1440);
 }

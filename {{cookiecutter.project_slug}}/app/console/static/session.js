@@ -89,6 +89,11 @@ export async function loadEmails() {
  * @returns {Promise<User | undefined>}
  */
 export async function findUser(email) {
-  const page = await get("users", { q: email, limit: 100 });
-  return page.items.find((/** @type {User} */ user) => user.email === email.toLowerCase());
+  let page = { items: [], next_cursor: null };
+  let user;
+  do {
+    page = await get("users", { q: email, limit: 100, cursor: page.next_cursor });
+    user = page.items.find((/** @type {User} */ one) => one.email === email.toLowerCase());
+  } while (!user && page.next_cursor);
+  return user;
 }

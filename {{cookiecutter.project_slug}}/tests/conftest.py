@@ -219,6 +219,11 @@ def shared_routes() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def openapi() -> dict[str, Any]:  # Any: a JSON document
+    return main.create_app(USUAL_SETTINGS).openapi()
+
+
 @pytest.fixture
 def app(settings: Settings, database: Database) -> FastAPI:
     return main.create_app(settings, database)

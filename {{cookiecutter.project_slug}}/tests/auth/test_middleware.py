@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from typing import Any
 from unittest.mock import AsyncMock
 
 import pytest
@@ -17,8 +18,8 @@ KEYS = "/v1/api-keys"
 BROKEN = b'{"name": '
 
 
-def with_body(app: FastAPI) -> Iterator[tuple[str, str]]:
-    for method, path, operation in operations(app):
+def with_body(openapi: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for method, path, operation in operations(openapi):
         if "requestBody" in operation:
             yield method, path.format(**IDS)
 
@@ -32,7 +33,7 @@ async def send_broken_json(
 
 @pytest.mark.parametrize("settings", [{"failed_auth_limit": None}], indirect=True)
 async def test_a_body_that_cannot_be_read_is_only_reported_to_a_valid_key(
-    app: FastAPI, client: AsyncClient, as_user: AsUser, change_key: ChangeKey
+    openapi: dict[str, Any], client: AsyncClient, as_user: AsUser, change_key: ChangeKey
 ) -> None:
     admin, revoked = await as_user(admin=True), await as_user()
     await change_key(revoked.key, revoked_at=utc_now())
@@ -42,7 +43,7 @@ async def test_a_body_that_cannot_be_read_is_only_reported_to_a_valid_key(
         (revoked.api_key, 401, "api_key_revoked"),
         (admin.api_key, 422, "invalid_input"),
     ):
-        for method, path in with_body(app):
+        for method, path in with_body(openapi):
             response = await send_broken_json(client, path, key, method=method)
             assert is_problem(response, status, code), path
             assert response.headers["cache-control"] == "no-store"

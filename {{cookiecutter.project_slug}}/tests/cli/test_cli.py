@@ -33,9 +33,8 @@ def key_id_in(result: Result) -> str:
     return key_id
 
 
-@pytest.mark.parametrize("command", [["--help"], ["start", "--help"], ["purge", "--help"]])
-def test_a_help_does_not_import_the_app(command: list[str]) -> None:
-    modules = modules_of("-m", "app", *command)
+def test_a_help_does_not_import_the_app() -> None:
+    modules = modules_of("-m", "app", "start", "--help")
     assert "typer" in modules
     assert not modules & {"fastapi", "sqlalchemy", "alembic"}
 

@@ -271,7 +271,7 @@ async def test_a_response_that_takes_too_long_after_the_body_gets_a_503(
     assert record.levelname == "ERROR"
 
 
-@pytest.mark.parametrize("settings", [{"request_timeout_seconds": 0.3}], indirect=True)
+@pytest.mark.parametrize("settings", [{"request_timeout_seconds": 0.2}], indirect=True)
 async def test_a_response_that_has_started_may_take_longer(
     app: FastAPI, client: AsyncClient
 ) -> None:
@@ -279,7 +279,7 @@ async def test_a_response_that_has_started_may_take_longer(
     async def slow() -> StreamingResponse:
         async def body() -> AsyncIterator[bytes]:
             yield b"first "
-            await asyncio.sleep(0.4)
+            await asyncio.sleep(0.25)
             yield b"second"
 
         return StreamingResponse(body())

@@ -18,16 +18,11 @@ from tests.test_main import operations
 KEY = re.compile(r"[a-z][a-z0-9]+_(live|test)_[0-9a-z]{16}_[0-9A-Za-z]{49}")
 
 
-@pytest.fixture
-def document(app: FastAPI) -> dict[str, Any]:
-    return app.openapi()
-
-
 async def test_every_operation_describes_its_key_and_its_errors(
-    app: FastAPI, document: dict[str, Any]
+    openapi: dict[str, Any],
 ) -> None:
-    for method, path in operations(app):
-        operation = document["paths"][path][method]
+    for method, path in operations(openapi):
+        operation = openapi["paths"][path][method]
         assert [[*scheme] for scheme in operation["security"]] == [["bearer"]]
         responses = operation["responses"]
         assert {"400", "401", "403", "422", "429", "500", "503"} <= responses.keys()
@@ -37,22 +32,21 @@ async def test_every_operation_describes_its_key_and_its_errors(
         assert [*responses] == sorted(responses)
         for status in responses:
             assert ("application/problem+json" in str(responses[status])) == (status >= "400")
-    assert document["paths"]["/v1/api-keys"]["post"]["security"] == [{"bearer": ["api_keys:write"]}]
-    assert document["paths"]["/health/live"]["get"]["security"] == []
-    assert "503" in document["paths"]["/health/ready"]["get"]["responses"]
-    assert app.openapi() is document
+    assert openapi["paths"]["/v1/api-keys"]["post"]["security"] == [{"bearer": ["api_keys:write"]}]
+    assert openapi["paths"]["/health/live"]["get"]["security"] == []
+    assert "503" in openapi["paths"]["/health/ready"]["get"]["responses"]
 
 
 async def test_summaries_and_ids_are_unique_and_come_from_the_route(
-    document: dict[str, Any],
+    openapi: dict[str, Any],
 ) -> None:
-    described = [operation for item in document["paths"].values() for operation in item.values()]
+    described = [operation for item in openapi["paths"].values() for operation in item.values()]
     for unique in ("summary", "operationId"):
         assert len({operation[unique] for operation in described}) == len(described)
-    revoke = document["paths"]["/v1/api-keys/{key_id}"]["delete"]
+    revoke = openapi["paths"]["/v1/api-keys/{key_id}"]["delete"]
     assert (revoke["operationId"], revoke["summary"]) == ("revoke_api_key", "Revoke an API key")
     assert revoke["description"].startswith("Permanent and idempotent.")
-    assert "description" not in document["paths"]["/v1/users/me"]["get"]
+    assert "description" not in openapi["paths"]["/v1/users/me"]["get"]
 
 
 def test_a_route_without_a_docstring_keeps_its_name_as_its_summary(app: FastAPI) -> None:
@@ -60,13 +54,14 @@ def test_a_route_without_a_docstring_keeps_its_name_as_its_summary(app: FastAPI)
         "/untold", lambda _: None, name="list_untold", dependencies=[Depends(get_caller)]
     )
     operation = app.openapi()["paths"]["/untold"]["get"]
+    assert app.openapi()["paths"]["/untold"]["get"] is operation
     assert (operation["summary"], operation.get("description")) == ("List Untold", None)
 
 
 async def test_the_problem_is_described_and_its_code_is_an_open_set(
-    document: dict[str, Any], client: AsyncClient, as_user: AsUser
+    openapi: dict[str, Any], client: AsyncClient, as_user: AsUser
 ) -> None:
-    schemas = document["components"]["schemas"]
+    schemas = openapi["components"]["schemas"]
     assert "HTTPValidationError" not in schemas
     code = schemas["Problem"]["properties"]["code"]
     assert code["type"] == "string"
@@ -90,10 +85,10 @@ def test_the_name_and_the_version_are_those_of_the_project(
     assert info == {"title": settings.project_name, "description": "Boxes.", "version": "2.0"}
 
 
-def test_every_tag_has_a_description(document: dict[str, Any]) -> None:
-    described = {tag["name"] for tag in document["tags"] if tag["description"]}
+def test_every_tag_has_a_description(openapi: dict[str, Any]) -> None:
+    described = {tag["name"] for tag in openapi["tags"] if tag["description"]}
     assert described == {"users", "api keys", "audit events", "monitoring"}
-    operations = [one for item in document["paths"].values() for one in item.values()]
+    operations = [one for item in openapi["paths"].values() for one in item.values()]
     assert described <= {tag for operation in operations for tag in operation["tags"]}
 
 
@@ -109,36 +104,36 @@ async def test_the_first_server_is_the_one_that_serves_the_document(
         assert (await client.get(f"{root_path}/openapi.json")).json()["servers"] == servers
 
 
-def test_generated_clients_name_scopes_as_the_code_does(document: dict[str, Any]) -> None:
-    schema = document["components"]["schemas"]["Scope"]
+def test_generated_clients_name_scopes_as_the_code_does(openapi: dict[str, Any]) -> None:
+    schema = openapi["components"]["schemas"]["Scope"]
     assert dict(zip(schema["x-enum-varnames"], schema["enum"], strict=True)) == {
         scope.name: scope for scope in Scope
     }
 
 
-def test_no_text_for_developers_is_published(document: dict[str, Any]) -> None:
+def test_no_text_for_developers_is_published(openapi: dict[str, Any]) -> None:
     """Pydantic and FastAPI publish the docstrings of models, enums and routes."""
-    published = json.dumps([document["paths"], document["components"]])
+    published = json.dumps([openapi["paths"], openapi["components"]])
     assert "requires(" not in published
     assert "Scope." not in published
 
 
-def test_every_format_is_one_of_json_schema(document: dict[str, Any]) -> None:
-    formats = set(re.findall(r'"format": "(.*?)"', json.dumps(document)))
+def test_every_format_is_one_of_json_schema(openapi: dict[str, Any]) -> None:
+    formats = set(re.findall(r'"format": "(.*?)"', json.dumps(openapi)))
     assert formats >= {"date-time", "uuid"}
     assert formats <= {"date-time", "date", "time", "duration", "email", "uuid", "uri", "binary"}
 
 
-def test_no_field_of_a_request_has_a_default(document: dict[str, Any]) -> None:
+def test_no_field_of_a_request_has_a_default(openapi: dict[str, Any]) -> None:
     """openapi-typescript would require it."""
-    schemas = document["components"]["schemas"]
+    schemas = openapi["components"]["schemas"]
     assert schemas["UserCreate"]["required"] == ["email"]
     for name in ("UserCreate", "UserUpdate", "ApiKeyCreate", "ApiKeyUpdate", "ApiKeyRotate"):
         assert all("default" not in field for field in schemas[name]["properties"].values())
 
 
-def test_every_required_text_has_an_example(document: dict[str, Any]) -> None:
-    schemas = document["components"]["schemas"]
+def test_every_required_text_has_an_example(openapi: dict[str, Any]) -> None:
+    schemas = openapi["components"]["schemas"]
     for name in schemas.keys() - {"InvalidPart"}:
         for field in schemas[name].get("required", ()):
             about = schemas[name]["properties"][field]
@@ -147,9 +142,9 @@ def test_every_required_text_has_an_example(document: dict[str, Any]) -> None:
                 assert "examples" in about or not is_text, f"{name}.{field}"
 
 
-def test_every_list_in_a_request_has_a_maximum_length(document: dict[str, Any]) -> None:
+def test_every_list_in_a_request_has_a_maximum_length(openapi: dict[str, Any]) -> None:
     """Validation stops there. Otherwise it would build an error for each of many items."""
-    schemas = document["components"]["schemas"]
+    schemas = openapi["components"]["schemas"]
     requests = [schema for schema in schemas.values() if "additionalProperties" in schema]
     assert len(requests) >= 5
     for schema in requests:
@@ -158,17 +153,18 @@ def test_every_list_in_a_request_has_a_maximum_length(document: dict[str, Any]) 
                 assert "maxItems" in kind or kind.get("type") != "array", name
 
 
-def test_no_example_is_a_valid_key_or_the_calling_key(document: dict[str, Any]) -> None:
-    [example] = {match[0] for match in KEY.finditer(json.dumps(document))}
+def test_no_example_is_a_valid_key_or_the_calling_key(openapi: dict[str, Any]) -> None:
+    [example] = {match[0] for match in KEY.finditer(json.dumps(openapi))}
     prefix, environment, *_ = example.split("_")
     assert key_format.parse(example, prefix, environment) is None
-    [parameter] = document["paths"]["/v1/api-keys/{key_id}"]["delete"]["parameters"]
+    [parameter] = openapi["paths"]["/v1/api-keys/{key_id}"]["delete"]["parameters"]
     assert re.fullmatch("[0-9a-z]{16}", *parameter["schema"]["examples"])
     assert "current" not in parameter["schema"]["pattern"]  # importers choose an alternative
 
 
 @pytest.mark.parametrize("settings", [{"api_key_locations": ["header", "query"]}], indirect=True)
-def test_only_enabled_locations_are_described(document: dict[str, Any]) -> None:
+def test_only_enabled_locations_are_described(app: FastAPI) -> None:
+    document = app.openapi()
     assert [*document["components"]["securitySchemes"]] == ["header", "query"]
     assert document["paths"]["/v1/users/me"]["get"]["security"] == [{"header": []}, {"query": []}]
 
@@ -177,10 +173,10 @@ def test_only_enabled_locations_are_described(document: dict[str, Any]) -> None:
     "settings", [{"api_key_locations": ["bearer", "header", "query"]}], indirect=True
 )
 async def test_a_key_sent_as_described_is_accepted(
-    document: dict[str, Any], client: AsyncClient, as_user: AsUser
+    app: FastAPI, client: AsyncClient, as_user: AsUser
 ) -> None:
     api_key = (await as_user()).api_key
-    bearer, header, query = document["components"]["securitySchemes"].values()
+    bearer, header, query = app.openapi()["components"]["securitySchemes"].values()
     assert (header["in"], query["in"]) == ("header", "query")
     for headers, params in (
         ({"Authorization": f"{bearer['scheme']} {api_key}"}, {}),

@@ -28,7 +28,7 @@ POSITION = "{row.created_at.isoformat()} {row.id}"
 JSON = "        print(json.dumps(dumped, indent={}))"
 SPACES = "Only spaces differ."
 
-LEFT = "        left = others & (position > end)  # skips revoked keys, without reading them"
+LEFT = "        {}  # skips revoked keys, without reading them"
 
 LOGGERS = "    for name in ({}):  # they have handlers with another format"
 
@@ -36,7 +36,11 @@ NETWORK = "Network = Annotated[str, Field(max_length={}), AfterValidator(_networ
 
 EQUIVALENTS: dict[tuple[str, str, str], str] = {
     ("app/core/database.py", "        cursor.close()", "        cursor"): "It is closed when it is collected.",
-    ("app/api_keys/service.py", LEFT, "        pass"): "Only the queries take longer.",
+    (
+        "app/api_keys/service.py",
+        LEFT.format("left = others & (position > end)"),
+        LEFT.format("pass"),
+    ): "Only the queries take longer.",
     ("app/api_keys/schemas.py", NETWORK.format(50), NETWORK.format(49)): "No network has more than 49 characters.",
     (
         "app/core/database.py",

@@ -87,14 +87,14 @@ def name_resource(singular: str, plural: str, *, owned: bool) -> Names:
         modules = {path.relative_to(ROOT / folder).parts[0].removesuffix(".py") for path in files}
         if taken := {singular, names.table, f"test_{names.table}"} & modules:
             raise Rejected(f"{taken.pop()} is already a module in {folder}/. Use another name.")
+    if names.table in {*SQLModel.metadata.tables, "alembic_version"}:
+        raise Rejected(f"The table {names.table} already exists. Use another name.")
     functions = {f"{verb}_{singular}" for verb in ("create", "read", "update", "delete")}
     functions.add(f"list_{names.table}")
     for file in (ROOT / "app").glob("*/router.py"):
         if taken := functions & {*re.findall(r"def (\w+)", file.read_text("utf-8"))}:
             where = f"{file.parent.name}/router.py"
             raise Rejected(f"{where} already has the function {taken.pop()}. Use another name.")
-    if names.table in {*SQLModel.metadata.tables, "alembic_version"}:
-        raise Rejected(f"The table {names.table} already exists. Use another name.")
     if names.table.startswith("pg_"):
         raise Rejected(f"{names.table}: names with pg_ belong to PostgreSQL. Use another name.")
     return names

@@ -108,7 +108,7 @@ def test_an_invalid_field_is_rejected(text: str, problem: str) -> None:
         ("admin", "the generated code uses"),
         ("plan_2", "a digit cannot follow _"),
         ("pg_table", "belong to PostgreSQL"),
-        ("api_key_usage_day", "The table api_key_usage_days already exists"),
+        ("audit_event", "The table audit_events already exists"),
     ],
 )
 def test_an_invalid_name_is_rejected(name: str, problem: str) -> None:
@@ -120,9 +120,9 @@ def test_a_folder_that_git_clean_leaves_takes_no_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for folder in ("app", "tests"):
-        (tmp_path / folder / "items" / "__pycache__").mkdir(parents=True)
+        (tmp_path / folder / "zebras" / "__pycache__").mkdir(parents=True)
     monkeypatch.setattr(names, "ROOT", tmp_path)
-    assert name_resource("item", "", owned=True).table == "items"
+    assert name_resource("zebra", "", owned=True).table == "zebras"
 
 
 def test_the_plural_is_derived_or_given() -> None:

@@ -32,6 +32,8 @@ LEFT = "        {}  # skips revoked keys, without reading them"
 
 LOGGERS = "    for name in ({}):  # they have handlers with another format"
 
+UNIX = '            scope["client"] = ("unix", {})'
+
 NETWORK = "Network = Annotated[str, Field(max_length={}), AfterValidator(_network)]"
 
 EQUIVALENTS: dict[tuple[str, str, str], str] = {
@@ -62,6 +64,7 @@ EQUIVALENTS: dict[tuple[str, str, str], str] = {
         CURSOR.format(f'f"{POSITION}"', ".decode()"),
         CURSOR.format(f"f'{POSITION}'", ""),
     ): "Pydantic decodes it.",
+    ("app/core/middleware.py", UNIX.format(0), UNIX.format(1)): "The port of a client is not used.",
     ("app/core/types.py", "        return data", "        return None"): INPUT,
     ("app/cli/run.py", JSON.format(2), JSON.format(1)): SPACES,
     ("app/cli/run.py", JSON.format(2), JSON.format(3)): SPACES,

@@ -49,6 +49,17 @@ def test_two_instances_can_migrate_at_the_same_time(make_database: MakeDatabase)
     command.check(alembic_config(url))
 
 
+def test_the_check_reports_the_settings_of_all_features(make_database: MakeDatabase) -> None:
+    invalid = {"METRICS_ENABLED": "maybe", "USAGE_FLUSH_SECONDS": "often"}
+    environment = environment_of(make_database()) | invalid
+    command = [sys.executable, "-m", "app", "check"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert all(variable in done.stderr for variable in invalid), done.stderr
+
+
 @contextmanager
 def on_unix_socket(database_url: str, socket: Path, **variables: str) -> Iterator[httpx.Client]:
     """A client with the key of an admin."""

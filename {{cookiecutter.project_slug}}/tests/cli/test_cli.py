@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import time_machine
 from sqlalchemy import Row, text
+from sqlalchemy.exc import OperationalError
 from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
 from typer.core import TyperGroup
 from typer.main import get_group
 from typer.testing import Result
@@ -18,6 +20,7 @@ from app.audit.models import AuditEvent
 from app.auth import key_format
 from app.auth.scopes import Scope
 from app.cli import cli, keys, users
+from app.cli.run import run as run_work
 from app.core import database as database_module
 from app.core.database import Database, utc_now
 from app.settings import get_settings
@@ -211,6 +214,16 @@ def test_a_database_that_is_not_migrated_is_reported(run: Run) -> None:
     result = run("users", "list")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "alembic upgrade head" in result.stderr
+
+
+@pytest.mark.usefixtures("environment")
+def test_another_failure_is_not_blamed_on_migrations(capsys: pytest.CaptureFixture[str]) -> None:
+    async def fail(_: AsyncSession) -> None:
+        raise OperationalError("SELECT 1", {}, Exception("the disk is full"))
+
+    with pytest.raises(SystemExit):
+        run_work(fail)
+    assert capsys.readouterr().err == "The database failed: the disk is full.\n"
 
 
 def test_a_newer_database_is_reported(started: Run) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import literal, select
 from starlette.exceptions import HTTPException
 
 from app.core.database import SessionDep
-from app.core.errors import Conflict, NotFound
+from app.core.errors import Conflict, InsufficientScope, NotFound
 from app.users.models import User
 from tests.conftest import TEST_DATABASE_URL, AsUser
 
@@ -29,6 +29,8 @@ def is_problem(response: Response, status: int, code: str) -> bool:
 
 def test_an_error_in_a_log_explains_itself() -> None:
     assert f"{Conflict('The box is full.')} {NotFound()}" == "The box is full. Not found."
+    assert f"{InsufficientScope('a')}" == "This API key lacks the scope a."
+    assert f"{InsufficientScope('a', 'b')}" == "This API key lacks the scopes a and b."
 
 
 async def test_an_unknown_path_is_a_problem_without_the_query(client: AsyncClient) -> None:

@@ -287,7 +287,9 @@ async def test_a_response_that_has_started_may_take_longer(
     assert (await client.get("/slow")).text == "first second"
 
 
+@pytest.mark.parametrize("settings", [{"request_timeout_seconds": 0.2}], indirect=True)
 async def test_a_request_that_the_server_cancels_stays_cancelled(app: FastAPI) -> None:
+    send = AsyncMock()
     has_started = asyncio.Event()
 
     @app.get("/waits")
@@ -295,8 +297,10 @@ async def test_a_request_that_the_server_cancels_stays_cancelled(app: FastAPI) -
         has_started.set()
         await asyncio.Event().wait()
 
-    request = asyncio.create_task(app(scope_of("/waits"), AsyncMock(), AsyncMock()))
+    request = asyncio.create_task(app(scope_of("/waits"), AsyncMock(), send))
     await asyncio.wait_for(has_started.wait(), 10)
     request.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(request, 10)
+    await asyncio.sleep(0.25)
+    send.assert_not_awaited()  # it does not time out either

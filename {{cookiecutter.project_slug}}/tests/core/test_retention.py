@@ -166,6 +166,7 @@ async def test_rows_are_deleted_at_every_midnight_whatever_happens(
     monkeypatch.setattr(retention, "seconds_until_midnight", lambda: 0.01)
     async with purge_daily(database, []):
         await asyncio.wait_for(twice.wait(), 4)
+    assert ("{'usage': 1}" in caplog.text) is (failure is None)
     is_logged = "old rows were not deleted" in caplog.text
     assert is_logged is not (failure is None or isinstance(failure, Conflict))
 

@@ -68,7 +68,7 @@ MOMENTS = (
 @pytest.mark.parametrize(
     ("kind", "values"),
     [
-        (Email, EMAILS.split("|")),
+        (Email, [*EMAILS.split("|"), f"{'a' * 64}@{'b' * 60}.{'c' * 60}.{'d' * 60}.example"]),
         (Name, ["", " ", " ci", "a\nb", "a\x1b[0m", "a" * 101]),
         (Line, ["a\nb", "a\u2028b", "a" * 101]),
         (Text, ["a\0b", "a\ud800", "a" * 10_001]),

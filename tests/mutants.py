@@ -159,11 +159,11 @@ AUTHENTICATION = [
         "auth/test_credentials.py",
         ("accepts two Authorization headers", "if authorization_headers > 1:\n", "if False:\n"),
         ("accepts two keys", "if len(keys) > 1:", "if False:"),
-        ("reads X-API-Key where it is off", '"header" in locations and ', ""),
+        ("reads X-API-Key where it is off", 'if "header" in locations:', "if True:"),
         (
             "includes whitespace in the key",
-            '(credential.decode("latin-1").strip(" \\t"))',
-            '(credential.decode("latin-1"))',
+            'text.strip(" \\t")',
+            "text",
         ),
     ),
     *mutants(

@@ -33,7 +33,7 @@ class CredentialsMiddleware:
 
 def take_credentials(scope: Scope, locations: list[Location]) -> Credentials:
     """Whitespace around a key is not part of it (RFC 9110, 5.5 and 11.4)."""
-    keys: list[SecretStr] = []
+    found: list[str] = []
     authorization_headers = 0
     scope["headers"] = headers = list(scope["headers"])  # the parsed headers hide duplicates
     for index, (name, value) in enumerate(headers):
@@ -41,28 +41,28 @@ def take_credentials(scope: Scope, locations: list[Location]) -> Credentials:
             headers[index] = (name, redact_bytes(value))
             authorization_headers += 1
             scheme, _, credential = value.strip().partition(b" ")
-            if "bearer" in locations and scheme.lower() == b"bearer" and credential:
-                keys.append(SecretStr(credential.decode("latin-1").strip(" \t")))
+            if "bearer" in locations and scheme.lower() == b"bearer":
+                found.append(credential.decode("latin-1"))
         elif name == b"x-api-key":
             headers[index] = (name, redact_bytes(value))
-            if "header" in locations and value.strip():
-                keys.append(SecretStr(value.decode("latin-1").strip(" \t")))
+            if "header" in locations:
+                found.append(value.decode("latin-1"))
     if (path := redact(scope["path"])) != scope["path"]:
         scope["path"], scope["raw_path"] = path, quote(path).encode()
     if scope["query_string"]:
         in_query = take_from_query(scope)
         if "query" in locations:
-            keys += in_query
+            found += in_query
+    keys = [SecretStr(key) for text in found if (key := text.strip(" \t"))]
     return keys, authorization_headers
 
 
-def take_from_query(scope: Scope) -> list[SecretStr]:
+def take_from_query(scope: Scope) -> list[str]:
     pairs = QueryParams(scope["query_string"]).multi_items()
     redacted = [(redact(name), redact(value)) for name, value in pairs]
     if redacted != pairs:
         scope["query_string"] = urlencode(redacted, safe="*").encode()
-    keys = [value.strip(" \t") for name, value in pairs if name == "api_key"]
-    return [SecretStr(key) for key in keys if key]
+    return [value for name, value in pairs if name == "api_key"]
 
 
 def find_key(scope: Scope) -> SecretStr:

@@ -126,6 +126,7 @@ async def test_exactly_as_many_concurrent_requests_pass_as_the_limit_allows(
 async def test_a_changed_limit_applies_at_once_to_the_requests_so_far(limiter: RateLimiter) -> None:
     passed = [await retry_after(limiter, "key", f"{limit}/minute") for limit in (2, 3, 2, 1, 5)]
     assert [wait is None for wait in passed] == [True, True, False, False, True]
+    assert await retry_after(limiter, "key", "1/hour") is None  # periods are counted separately
 
 
 async def test_a_rotation_does_not_reset_the_limit(

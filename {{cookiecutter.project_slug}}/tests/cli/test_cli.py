@@ -55,9 +55,10 @@ def test_start_creates_the_first_admin_once(run: Run) -> None:
     assert len(as_json(run, "keys", "list")) == 1
 
 
-def test_start_says_when_the_key_expires(run: Run) -> None:
+def test_start_says_when_the_key_expires(run: Run, environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("API_KEY_EXPIRE_DAYS", "30")
     with time_machine.travel(datetime(2030, 1, 1, 12, tzinfo=UTC), tick=False):
-        assert "2030-01-16 12:00 UTC" in run("start", ADMIN).stderr
+        assert "2030-01-31 12:00 UTC" in run("start", ADMIN).stderr
 
 
 def test_the_list_of_keys_never_takes_an_empty_email_for_none(started: Run) -> None:

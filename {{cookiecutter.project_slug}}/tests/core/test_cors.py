@@ -5,14 +5,7 @@ from httpx import AsyncClient
 from tests.core.test_errors import is_problem
 
 ORIGIN = "https://app.example.com"
-EXPOSED_HEADERS = {
-    "Location",
-    "X-Request-ID",
-    "Retry-After",
-    "RateLimit",
-    "RateLimit-Policy",
-    "WWW-Authenticate",
-}
+EXPOSED = "Location, X-Request-ID, Retry-After, RateLimit, RateLimit-Policy, WWW-Authenticate"
 PREFLIGHT = {"Access-Control-Request-Method": "GET"}
 
 pytestmark = pytest.mark.parametrize("settings", [{"cors_origins": [ORIGIN]}], indirect=True)
@@ -46,5 +39,4 @@ async def test_pages_can_read_every_error_and_the_headers_of_responses(
         response = await client.get(path, headers={"Origin": ORIGIN})
         assert response.status_code == status
         assert response.headers["access-control-allow-origin"] == ORIGIN
-        exposed = response.headers["access-control-expose-headers"]
-        assert {*exposed.split(", ")} == EXPOSED_HEADERS
+        assert response.headers["access-control-expose-headers"] == EXPOSED

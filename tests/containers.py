@@ -87,11 +87,15 @@ def ask(
     source: str = "127.0.0.1",
     timeout: float = PATIENCE,
 ) -> tuple[int, dict[str, str], str]:
-    """The status, the headers and the body of the answer."""
+    """The status, the headers and the body of the response, even if it is truncated."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout, source_address=(source, 0))
     try:
         connection.request(method, path, body=body, headers=headers or {})
         response = connection.getresponse()
-        return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read().decode()
+        try:
+            content = response.read()
+        except http.client.IncompleteRead as error:
+            content = error.partial
+        return response.status, {name.lower(): value for name, value in response.getheaders()}, content.decode()
     finally:
         connection.close()

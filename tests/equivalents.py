@@ -6,8 +6,8 @@ Each is a file and the lines of a diff. `test_mutation.py` fails if one is not a
 CACHE = "app/auth/cache.py"
 LIMITS = "app/auth/rate_limit.py"
 KEY_CHANGED = "            self._changed_at.get(caller.key_id, {}),"
-STARTED = "        self._read_started_at = {}  # the newest read"
 OWNER_CHANGED = "            self._changed_at.get(caller.user_id, {}),"
+STARTED = "        self._read_started_at = {}  # the newest read"
 
 EARLY = "The monotonic clock is never so early."
 ABOUT = "The bound protects memory, and one more or less makes no difference."

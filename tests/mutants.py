@@ -160,11 +160,8 @@ AUTHENTICATION = [
         ("accepts two Authorization headers", "if authorization_headers > 1:\n", "if False:\n"),
         ("accepts two keys", "if len(keys) > 1:", "if False:"),
         ("reads X-API-Key where it is off", 'if "header" in locations:', "if True:"),
-        (
-            "includes whitespace in the key",
-            'text.strip(" \\t")',
-            "text",
-        ),
+        ("includes whitespace in the key", 'text.strip(" \\t")', "text"),
+        ("counts an empty key", 'if (key := text.strip(" \\t"))', 'if [key := text.strip(" \\t")]'),
     ),
     *mutants(
         "app/auth/key_format.py",
@@ -622,6 +619,16 @@ WRITES = [
         "app/cli/__init__.py",
         "cli/test_cli.py",
         ("imports the app to print a help", "import typer\n", "import typer\nimport app.main\n"),
+    ),
+    *mutants(
+        "app/cli/keys.py",
+        "cli/test_cli.py",
+        ("lists all keys for an empty email", "if email is not None", "if email"),
+    ),
+    *mutants(
+        "scaffold/names.py",
+        "scaffold/test_grammar.py",
+        ("generates a function that exists", "if taken := functions & {", "if taken := set() & {"),
     ),
     *mutants(
         "app/metrics/workers.py",
@@ -1243,6 +1250,7 @@ SECRETS = [
             'schema.setdefault("max_length", self.default)',
             'schema["max_length"] = self.default',
         ),
+        ("accepts longer email addresses than SMTP", "max_length=254", "max_length=255"),
     ),
     *mutants(
         "app/check.py",

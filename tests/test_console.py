@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -50,8 +51,8 @@ def server(project: Path, sqlite_seed: SqliteStore, tmp_path_factory: pytest.Tem
         yield instance
 
 
-def start(project: Path, store: SqliteStore) -> Instance:
-    return Instance(project, store, CONSOLE_ENABLED="true", DOCS_ENABLED="true", USAGE_FLUSH_SECONDS=0.2)
+def start(project: Path, store: SqliteStore, **settings: int) -> Instance:
+    return Instance(project, store, CONSOLE_ENABLED="true", DOCS_ENABLED="true", USAGE_FLUSH_SECONDS=0.2, **settings)
 
 
 def origin(server: Instance) -> str:
@@ -452,13 +453,15 @@ def test_rotating_and_revoking_the_key_of_the_session(page: Page, api: Api) -> N
 
 @pytest.fixture(scope="module")
 def large(project: Path, sqlite_seed: SqliteStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
-    """10,000 keys of 1,000 users."""
+    """10,000 keys of 1,000 users, and 100 users without keys."""
     store = sqlite_seed.copy(tmp_path_factory.mktemp("large") / "app.db")
     numbers = "WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < {})"
     store.sql(
-        f"INSERT INTO users {numbers.format(1000)} SELECT printf('%032x', n), printf('user%d@example.com', n), '', '',"  # noqa: S608 - constants
-        " true, false, datetime('now'), datetime('now') FROM number"
+        f"INSERT INTO users {numbers.format(1100)} SELECT printf('%032x', n), printf('user%d@example.com', n), '', '',"  # noqa: S608 - constants
+        " true, false, '2025-01-01 00:00:00.000000', '2025-01-01 00:00:00.000000' FROM number"
     )
+    oldest = "email = '7@example.com', created_at = '2024-01-01 00:00:00.000000'"
+    store.sql(f"UPDATE users SET {oldest} WHERE email = 'user7@example.com'")  # noqa: S608
     columns = [name for line in store.sql("PRAGMA table_info(user_api_keys)") for name in [line.split("|")[1]]]
     values = {
         "id": "printf('%016d', n)",
@@ -468,7 +471,7 @@ def large(project: Path, sqlite_seed: SqliteStore, tmp_path_factory: pytest.Temp
     }
     copied = ", ".join(values.get(column, column) for column in columns)
     store.sql(f"INSERT INTO user_api_keys {numbers.format(10_000)} SELECT {copied} FROM user_api_keys, number")  # noqa: S608
-    instance = start(project, store)
+    instance = start(project, store, API_KEY_MAX_EXPIRE_DAYS=90)
     with instance.running():
         yield instance
 
@@ -493,6 +496,22 @@ def test_thousands_of_keys_and_users_stay_usable(browser: Browser, large: Instan
         expect(rows).to_have_count(10)
         page.go_back()
         expect(rows).to_have_count(11)
+        open_page(page, "audit?by=7@example.com")  # more than 100 newer users have similar addresses
+        expect(page.get_by_text("No change matches these filters.")).to_be_visible()
+
+
+def test_the_maximum_lifetime_can_be_chosen_if_the_clock_of_the_browser_is_ahead(
+    browser: Browser, large: Instance
+) -> None:
+    with watched_page(browser, origin(large)) as page:
+        page.clock.set_fixed_time(datetime.now(UTC) + timedelta(seconds=30))
+        sign_in(page, large.store.key)
+        open_page(page, "keys")
+        click(page, "Create key")
+        page.get_by_label("Name", exact=True).fill("longest")
+        page.get_by_label("Expiry", exact=True).select_option("90")
+        submit(page, "Create key")
+        new_key(page)
 
 
 def test_an_empty_console_says_what_to_do(browser: Browser, server: Instance, api: Api) -> None:

@@ -1,7 +1,6 @@
 """The deployment files: the real validators check them, and their commands are run, without containers."""
 
 import ast
-import http.client
 import json
 import os
 import re
@@ -11,7 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -457,15 +456,12 @@ def test_the_proxy_rejects_a_large_body_with_a_problem(front: Front) -> None:
     port = front.port
     blocks = [b"x" * 65_536] * 17
     for body in (b"".join(blocks), None):  # declared, and in chunks
-        # The app may reject the missing key before the proxy has read the body. Caddy then may break off the 401.
+        # The app may reject the missing key before the proxy has read the body. Caddy may truncate this 401.
         for _ in range(20):
-            with suppress(http.client.IncompleteRead):
-                response = ask(port, "/v1/users/me", method="PATCH", body=body or iter(blocks))
-                if response[0] != 401:
-                    assert_problem(response, "content_too_large")
-                    break
-        else:
-            pytest.fail("the app rejected every request first")
+            response = ask(port, "/v1/users/me", method="PATCH", body=body or iter(blocks))
+            if response[0] != 401:
+                break
+        assert_problem(response, "content_too_large")
     assert ask(port, "/health/live", headers={"X-Long": "x" * 65_536})[0] == 431
 
 

@@ -16,7 +16,7 @@ MAX_NAME = 24  # PostgreSQL shortens the name of an index to 63 characters
 COLUMNS = {"id", "created_at", "updated_at", "owner_id", "user_id"}
 USED_BY_FIELDS = {
     *("cls", "cursor", "date", "datetime", "limit", "me", "q", "query", "read", "registry"),
-    *("l", "unknown", "utc_now"),  # ruff rejects l
+    *("unknown", "utc_now"),
 }
 SYSTEM_COLUMNS = {"tableoid", "xmin", "xmax", "cmin", "cmax", "ctid"}  # of PostgreSQL
 USED_BY_MODULES = frozenset(
@@ -83,8 +83,8 @@ def name_resource(singular: str, plural: str, *, owned: bool) -> Names:
     if singular == names.table:
         raise Rejected(f"The plural of {singular} must differ: add plural=…")
     for folder in ("app", "tests"):
-        files = [*(ROOT / folder).glob("*.py"), *(ROOT / folder).glob("*/*.py")]
-        modules = {path.relative_to(ROOT / folder).parts[0].removesuffix(".py") for path in files}
+        paths = (ROOT / folder).iterdir()
+        modules = {path.stem for path in paths if path.suffix == ".py" or any(path.glob("*.py"))}
         if taken := {singular, names.table, f"test_{names.table}"} & modules:
             raise Rejected(f"{taken.pop()} is already a module in {folder}/. Use another name.")
     if names.table in {*SQLModel.metadata.tables, "alembic_version"}:
@@ -94,7 +94,7 @@ def name_resource(singular: str, plural: str, *, owned: bool) -> Names:
     for file in (ROOT / "app").glob("*/router.py"):
         if taken := functions & {*re.findall(r"def (\w+)", file.read_text("utf-8"))}:
             where = f"{file.parent.name}/router.py"
-            raise Rejected(f"{where} already has the function {taken.pop()}. Use another name.")
+            raise Rejected(f"{where} already has the function {min(taken)}. Use another name.")
     if names.table.startswith("pg_"):
         raise Rejected(f"{names.table}: names with pg_ belong to PostgreSQL. Use another name.")
     return names
@@ -116,6 +116,8 @@ def check_name(name: str) -> None:
         raise Rejected(f"{name!r} is not a name. Use lower-case letters, digits and single _.")
     if len(name) > MAX_NAME:
         raise Rejected(f"{name} is too long. The maximum is {MAX_NAME} characters.")
+    if name == "l":
+        raise Rejected("ruff rejects the name l. Use another name.")
     if keyword.iskeyword(name) or keyword.issoftkeyword(name):
         raise Rejected(f"{name} is a keyword of Python. Use another name.")
     if hasattr(builtins, name):

@@ -93,6 +93,18 @@ def test_every_kind_of_import_is_read(statement: str) -> None:
     assert read_graph(sources) == {"app": set(), "app.a": {"app.b"}, "app.b": set()}
 
 
+def test_each_rule_applies_to_every_layer_and_feature() -> None:
+    for importer, imported, problem in (
+        ("users.service", "main", "the layer is higher"),
+        ("auth.cache", "users.service", "the layer is higher"),
+        ("users.router", "api_keys.service", "users may only import"),
+        ("items.service", "lists.service", "items may only import"),
+        ("cli.users", "users.router", "only app.main may import a router"),
+    ):
+        [found] = find_problems({f"app.{importer}": {f"app.{imported}"}})
+        assert problem in found
+
+
 @pytest.mark.parametrize(
     ("cycle", "problems"),
     [

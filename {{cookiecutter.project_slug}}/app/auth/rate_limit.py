@@ -77,7 +77,7 @@ class RedisWindows:
         key = f"LIMITER/{kind}/{name}/{seconds}"  # as in MemoryWindows
         if await self._storage.incr(key, seconds) <= limit.amount:
             return 0
-        wait = await self._storage.get_expiry(key) - time.time() + 0.5  # Redis rounds to seconds
+        wait = await self._storage.get_expiry(key) - time.time() + 0.5  # Redis rounds it
         return min(max(1, wait), seconds)  # the wall clock may have been set back
 
 

@@ -16,7 +16,7 @@ def start(email: str, as_json: bool) -> None:
         fail(f"The database cannot be migrated: {reason(error)}.")
     if new := run(lambda session: create_first_admin(session, get_settings(), email)):
         expiry = f"{new.key.expires_at:%Y-%m-%d %H:%M} UTC"
-        say(f"Created the admin {email}. This key expires at {expiry}, and is not shown again:")
+        say(f"Created the admin {email}. This key expires at {expiry} and is not shown again:")
         print_key(new, as_json)
     else:
         say(

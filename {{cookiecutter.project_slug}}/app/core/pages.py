@@ -51,7 +51,7 @@ def serve_folder(app: FastAPI, path: str, folder: Path, headers: Mapping[str, st
     async def read_file(request: Request, path: str) -> Response:
         if {".", ".."} & {*path.split("/")}:
             raise NotFound
-        await request.body()  # rejects an invalid one, which would break the file off
+        await request.body()  # rejects an invalid one, which would truncate the file
         # Without ranges, whose errors are plain text. The files are small.
         request.scope["headers"] = [one for one in request.scope["headers"] if one[0] != b"range"]
         response = await files.get_response(path or ".", request.scope)

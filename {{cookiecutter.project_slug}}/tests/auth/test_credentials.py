@@ -73,9 +73,8 @@ async def test_two_authorization_headers_are_rejected_even_if_one_is_valid(
     "settings", [{"api_key_locations": ["bearer", "header", "query"]}], indirect=True
 )
 async def test_an_empty_key_is_no_key(client: AsyncClient, as_user: AsUser) -> None:
-    empty = {"X-API-Key": " "}, {"api_key": " "}
     me = await as_user()
-    for headers, params in ((empty[0], {}), ({}, empty[1])):
+    for headers, params in (({"X-API-Key": " "}, {}), ({}, {"api_key": " "})):
         without_key = await client.get(ME, headers=headers, params=params)
         assert error(without_key) == (401, "not_authenticated")
         assert (await me.get(ME, headers=headers, params=params)).status_code == 200

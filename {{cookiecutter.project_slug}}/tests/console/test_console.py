@@ -59,7 +59,7 @@ async def test_a_file_that_has_not_changed_is_not_sent_again(client: AsyncClient
 @pytest.mark.parametrize(
     ("size", "encoding", "status"), [(100, "", 200), (100_000, "", 413), (100, "gzip", 415)]
 )
-async def test_a_body_never_breaks_a_file_off(
+async def test_a_body_never_truncates_a_file(
     client: AsyncClient, size: int, encoding: str, status: int
 ) -> None:
     headers = {"Content-Encoding": encoding}

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta, timezone
 from enum import StrEnum
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import time_machine
@@ -106,9 +107,13 @@ async def add(session: AsyncSession) -> None:
     "use",
     [
         add,
+        AsyncSession.commit,
+        AsyncSession.connection,
         lambda session: session.exec(ONE),
+        lambda session: session.get(User, uuid4()),
+        lambda session: session.merge(User(email="late@example.com")),
     ],
-    ids=["add", "exec"],
+    ids=["add", "commit", "connection", "exec", "get", "merge"],
 )
 async def test_a_session_that_has_ended_rejects_every_use(
     real_database: Database, use: Callable[[AsyncSession], Awaitable[object]]

@@ -179,7 +179,7 @@ async def test_a_body_may_have_as_many_bytes_as_the_limit_and_no_more(
     assert is_problem(response, 413, "content_too_large")
 
 
-async def test_a_response_that_breaks_off_is_logged_and_does_not_look_complete(
+async def test_a_truncated_response_is_logged_and_does_not_look_complete(
     app: FastAPI, client: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     @app.get("/broken")

@@ -27,6 +27,7 @@ from app.core.types import (
 Price = Annotated[Decimal, Digits(6, 2, ge=Decimal("0.50"), le=Decimal(1000))]
 Change = Annotated[Decimal, Digits(4, 0)]
 Share = Annotated[Decimal, Digits(2, 2, ge=Decimal("-0.50"))]
+DOMAIN = f"{'b' * 60}.{'c' * 60}.{'d' * 60}.example"
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,7 @@ Share = Annotated[Decimal, Digits(2, 2, ge=Decimal("-0.50"))]
         (Day, date(2030, 1, 31), date(2030, 1, 31)),
         (JsonObject, {"a": [1, None, {"b": 1.5}]}, {"a": [1, None, {"b": 1.5}]}),
         (Moment, datetime(2030, 1, 31, tzinfo=UTC), datetime(2030, 1, 31, tzinfo=UTC)),
+        (Email, f"{'a' * 63}@{DOMAIN}", f"{'a' * 63}@{DOMAIN}"),
         (Network, "203.0.113.0/24", "203.0.113.0/24"),
         (Network, "2001:DB8::1", "2001:db8::1/128"),
     ],
@@ -68,7 +70,7 @@ MOMENTS = (
 @pytest.mark.parametrize(
     ("kind", "values"),
     [
-        (Email, [*EMAILS.split("|"), f"{'a' * 64}@{'b' * 60}.{'c' * 60}.{'d' * 60}.example"]),
+        (Email, [*EMAILS.split("|"), f"{'a' * 64}@{DOMAIN}"]),
         (Name, ["", " ", " ci", "a\nb", "a\x1b[0m", "a" * 101]),
         (Line, ["a\nb", "a\u2028b", "a" * 101]),
         (Text, ["a\0b", "a\ud800", "a" * 10_001]),

@@ -40,7 +40,6 @@ def parse(text: str) -> list[Field]:
         ("limit:bool", "reserved word"),
         ("registry:line", "is a name that the generated code uses"),
         ("cls:int", "is a name that the generated code uses"),
-        ("l:int", "is a name that the generated code uses"),
         ("utc_now:moment?", "is a name that the generated code uses"),
         ("xmin:int", "is a column of every table of PostgreSQL"),
         ("of:ref(dragon)", r"ref\(dragon\) is unknown"),
@@ -98,6 +97,7 @@ def test_an_invalid_field_is_rejected(text: str, problem: str) -> None:
         ("Zebra", "is not a name"),
         ("a__b", "is not a name"),
         ("z" * 25, "is too long"),
+        ("l", "ruff rejects the name l"),
         ("import", "is a keyword"),
         ("list", "is a builtin"),
         ("order", "is a reserved word of SQL"),
@@ -116,7 +116,7 @@ def test_an_invalid_name_is_rejected(name: str, problem: str) -> None:
         name_resource(name, "", owned=True)
 
 
-def test_a_folder_that_git_clean_leaves_takes_no_name(
+def test_a_folder_without_modules_does_not_reserve_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for folder in ("app", "tests"):
@@ -132,7 +132,7 @@ def test_the_plural_is_derived_or_given() -> None:
     assert name_resource("person", "people", owned=True).table == "people"
     with pytest.raises(Rejected, match="must differ"):
         name_resource("sheep", "sheep", owned=True)
-    with pytest.raises(Rejected, match=r"^api_keys/router.py already has the function \w+_api_key"):
+    with pytest.raises(Rejected, match="already has the function create_api_key"):
         name_resource("api_key", "tokens", owned=True)
     with pytest.raises(Rejected, match="The table alembic_version already exists"):
         name_resource("version", "alembic_version", owned=True)

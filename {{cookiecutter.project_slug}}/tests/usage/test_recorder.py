@@ -228,6 +228,7 @@ async def test_a_failure_in_the_middle_keeps_the_counts_that_are_not_written(
     database: Database,
     as_user: AsUser,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
     fails: str,
 ) -> None:
     monkeypatch.setattr(recorder_module, "CHUNK", {"postgresql": 1, "sqlite": 1})
@@ -238,6 +239,7 @@ async def test_a_failure_in_the_middle_keeps_the_counts_that_are_not_written(
         recorder.record(finished(client.key.id))
     await recorder.flush()
     assert len(await counts(database)) == 2 + (fails == "while")
+    assert ("1 requests may not be counted" in caplog.text) == (fails == "while")
     failing.fails = None
     await recorder.flush()
     assert [row[2] for row in await counts(database)] == [1] * 5

@@ -144,7 +144,7 @@ export async function newKey(data) {
 }
 
 /**
- * The end of the chosen day, in the user's time zone. Null: never.
+ * A number of days from now, or the end of the chosen day in the user's time zone. Null: never.
  * @param {FormData} data
  */
 export function expiryOf(data) {
@@ -155,6 +155,6 @@ export function expiryOf(data) {
   if (choice === "date") {
     return new Date(`${data.get("date")}T23:59:59`).toISOString();
   }
-  // A minute less, because the clock of the browser can be ahead of the server's, which checks a maximum.
+  // One minute less. If the browser's clock is ahead, the server would reject the maximum lifetime.
   return inDays(Number(choice) - 1 / 1440);
 }

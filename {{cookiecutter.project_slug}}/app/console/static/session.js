@@ -89,11 +89,13 @@ export async function loadEmails() {
  * @returns {Promise<User | undefined>}
  */
 export async function findUser(email) {
-  let page = { items: [], next_cursor: null };
-  let user;
+  let cursor;
   do {
-    page = await get("users", { q: email, limit: 100, cursor: page.next_cursor });
-    user = page.items.find((/** @type {User} */ one) => one.email === email.toLowerCase());
-  } while (!user && page.next_cursor);
-  return user;
+    const page = await get("users", { q: email, limit: 100, cursor });
+    const user = page.items.find((/** @type {User} */ one) => one.email === email.toLowerCase());
+    if (user) {
+      return user;
+    }
+    cursor = page.next_cursor;
+  } while (cursor);
 }

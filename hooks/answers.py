@@ -8,6 +8,7 @@ a replay file before anything is written.
 import json
 import re
 import shlex
+import shutil
 import sys
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,9 @@ from typing import Any
 from jinja2 import Environment
 from jinja2.ext import Extension
 from jinja2.runtime import Context
+
+if sys.version_info < (3, 11):  # noqa: UP036 - the Python of cookiecutter can be older
+    raise SystemExit("cookiecutter must run with Python 3.11 or newer.")
 
 TEMPLATE = Path(__file__).resolve().parent.parent
 MAX_LENGTH = {"project_name": 100, "description": 300, "author": 100}
@@ -123,6 +127,12 @@ def program() -> str:
     return path.parent.name if path.name == "__main__.py" else path.stem
 
 
+def start() -> list[str]:
+    """The first words of a command that starts the same program."""
+    name = program()
+    return [name] if shutil.which(name) else [sys.executable, "-m", name]
+
+
 def answers_in_command() -> dict[str, Any]:
     """NAME=VALUE of cookiecutter, or --extra-context of cruft."""
     arguments = sys.argv[1:]
@@ -142,11 +152,11 @@ def command_with(answers: AnswersSoFar) -> str:
     if program() == "cookiecutter":
         given = answers_in_command()
         kept = [one for one in arguments if one.partition("=")[0] not in given]
-        return shlex.join(["cookiecutter", *kept, *(f"{name}={answer}" for name, answer in answers.items())])
+        return shlex.join([*start(), *kept, *(f"{name}={answer}" for name, answer in answers.items())])
     if program() == "cruft" and arguments[:1] == ["create"]:
         if "--extra-context" in arguments:
             del arguments[(index := arguments.index("--extra-context")) : index + 2]
-        return shlex.join(["cruft", *arguments, "--extra-context", json.dumps(answers, ensure_ascii=False)])
+        return shlex.join([*start(), *arguments, "--extra-context", json.dumps(answers, ensure_ascii=False)])
     return ""
 
 

@@ -1,6 +1,7 @@
 """Deletes the files that were not chosen, writes `.env` with a new secret, and prints the next steps."""
 
 import os
+import re
 import secrets
 import shlex
 import sys
@@ -41,9 +42,12 @@ def write_env() -> None:
 def next_commands() -> list[str]:
     project = Path.cwd()
     started_in_parent = os.environ.get("PWD") == str(project.parent)
+    url = re.search("^DATABASE_URL=(postgresql://.*)/(.*)", Path(".env.example").read_text("utf-8"), re.MULTILINE)
+    createdb = [f"createdb --maintenance-db={url[1]}/postgres {url[2]}"] if url else []
     new_key = ".venv/bin/python -m app keys create admin@example.com --name curl"
     return [
         f"cd {shlex.quote(project.name if started_in_parent else str(project))}",
+        *createdb,
         "make run",
         f'curl --header "Authorization: Bearer $({new_key})" http://127.0.0.1:8000/v1/users/me',
     ]

@@ -132,7 +132,10 @@ def main(feature: str = "", *options: str) -> str | None:
     root = Path(__file__).parent
     features = sections((root / PAGE).read_text("utf-8"))
     if feature not in features:
-        return f"{feature or 'Nothing'} is not a feature. The features are {', '.join(features)}."
+        names = ", ".join(features)
+        if not feature:
+            return f"Name a feature: make without feature=usage. The features are {names}."
+        return f"{feature} is not a feature. The features are {names}."
     try:
         files = plan(features[feature], root)
     except ValueError as mismatch:

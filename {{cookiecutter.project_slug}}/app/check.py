@@ -54,7 +54,7 @@ async def _check_database(name: str, url: str, settings: Settings) -> str | None
             problem = await connection.run_sync(find_wrong_encoding)
         problem = problem or await health.find_problem(database)
     except DBAPIError as error:
-        problem = f"The database does not respond: {reason(error)}."
+        problem = f"Cannot connect to the database: {reason(error)}."
     finally:
         await database.dispose()
     return problem and f"{name}: {problem}"

@@ -7,6 +7,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
+from dotenv.parser import parse_stream
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -56,7 +57,7 @@ def _parse_peppers(value: object) -> object:
 
 def _check_prefix(value: str) -> str:
     if not re.fullmatch("[a-z][a-z0-9]{1,9}", value):
-        raise ValueError("must be 2 to 10 lower-case letters and digits, for example acme")
+        raise ValueError("must be 2 to 10 lower-case letters and digits, and start with a letter")
     return value
 
 
@@ -169,12 +170,25 @@ SettingsT = TypeVar("SettingsT", bound=EnvSettings)
 def load_settings(kind: type[SettingsT]) -> SettingsT:
     """Exits with one sentence per invalid variable, because a traceback would hide the reason."""
     try:
+        _check_lines(kind.model_config.get("env_file"))
         return kind()
     except (OSError, UnicodeDecodeError) as error:
         raise SystemExit(f"{ROOT / '.env'} cannot be read: {error}.") from None
     except ValidationError as error:
         sentences = dict.fromkeys(map(_sentence, error.errors()))  # in order, without duplicates
         raise SystemExit("\n".join(sentences)) from None
+
+
+def _check_lines(env_file: object) -> None:
+    """Exits if a line is not NAME=value. python-dotenv would skip it, and only log a warning."""
+    if isinstance(env_file, Path) and env_file.is_file():
+        with env_file.open(encoding="utf-8") as file:
+            for one in parse_stream(file):
+                if one.error or (one.key and one.value is None):
+                    text = one.original.string
+                    blank_lines = len(text) - len(text.lstrip("\n"))
+                    place = f"{env_file}, line {one.original.line + blank_lines}"
+                    raise SystemExit(f"{place}: must be NAME=value, and quotes must be closed.")
 
 
 def _sentence(error: ErrorDetails) -> str:

@@ -62,6 +62,8 @@ def add_resource(options: dict[str, str]) -> None:
     targets = find_targets()
     names = name_resource(options["name"], options["plural"], owned=not options["owner"])
     fields = parse_fields(options["fields"], names, targets)
+    suffixes = ("", "Create", "Update", "Query", "Read")
+    check_types([f"{names.class_name}{suffix}" for suffix in suffixes], fields)
     with migrated_changes(f"add {names.labels}", dry=bool(options["dry"])) as files:
         for folder in ("app", "tests"):
             files.write(f"{folder}/{names.table}/__init__.py", "")
@@ -87,8 +89,11 @@ def add_field(options: dict[str, str]) -> None:
             f"{options['resource']!r} is not a resource that `make resource` generated. "
             f"Those are: {others or 'none'}."
         )
+    if not options["add"]:
+        raise Rejected('Give a field: make field resource=item add="archived:bool=false"')
     names = known[0].names
     fields = parse_fields(options["add"], names, targets)
+    check_types([], fields)
     for field in fields:
         check_addition(field)
     columns = " and ".join(field.name for field in fields)
@@ -103,6 +108,17 @@ def add_field(options: dict[str, str]) -> None:
                 text = edit(text, names, field)
             rendered = render(Path(module).stem, names, fields)
             files.write(module, edits.add_imports(text, edits.imports_of(rendered)))
+
+
+def check_types(types: Sequence[str], fields: Sequence[Field]) -> None:
+    """Raises Rejected if two types would have the same name: OpenAPI would rename both."""
+    files = [*(ROOT / "app").glob("*/models.py"), *(ROOT / "app").glob("*/schemas.py")]
+    text = "\n".join(file.read_text("utf-8") for file in files)
+    taken = re.findall(r"^(?:class )?(\w+)(?:\(| = )", text, re.MULTILINE)
+    types = [*types, *(one.own_type for one in fields if one.kind == "enum" or one.definition)]
+    for one in types:
+        if one in taken or types.count(one) > 1:
+            raise Rejected(f"The name of the type {one} is taken. Use another name.")
 
 
 def check_addition(field: Field) -> None:

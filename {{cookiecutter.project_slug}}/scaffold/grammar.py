@@ -96,7 +96,7 @@ def parse_digits(field: Field, arguments: str | None, _: Sequence[Target]) -> Fi
 
 def parse_members(field: Field, arguments: str | None, _: Sequence[Target]) -> Field:
     members = tuple(one.strip() for one in (arguments or "").split(","))
-    are_valid = all(MEMBER.fullmatch(one) and len(one) <= 50 for one in members)
+    are_valid = all(MEMBER.fullmatch(one) and len(one) <= 30 for one in members)
     if not are_valid or len({*map(member_name, members)}) < max(len(members), 2):
         raise Rejected(
             f"{field.name}: write enum(a,b) with two or more different values of lower-case "
@@ -161,7 +161,7 @@ def limits(field: Field) -> tuple[Any, Any]:  # Any: numbers
         total, places = field.digits
         highest = Decimal(10**total - 1).scaleb(-places)
         return -highest, highest
-    return INT_LIMITS if field.kind == "int" else (-(2.0**53), 2.0**53)
+    return INT_LIMITS if field.kind == "int" else (1 - 2.0**53, 2.0**53 - 1)
 
 
 def check_number_of_values(field: Field) -> None:

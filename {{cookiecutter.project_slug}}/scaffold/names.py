@@ -78,8 +78,6 @@ def name_resource(singular: str, plural: str, *, owned: bool) -> Names:
     check_name(names.table)
     if {singular, names.table} & USED_BY_MODULES:
         raise Rejected(f"{singular} is a name that the generated code uses. Use another name.")
-    if re.search("_[0-9]", singular):
-        raise Rejected(f"{singular}: a digit cannot follow _. Use another name.")
     if singular == names.table:
         raise Rejected(f"The plural of {singular} must differ: add plural=…")
     for folder in ("app", "tests"):
@@ -114,6 +112,8 @@ def check_name(name: str) -> None:
     """Raises Rejected."""
     if not re.fullmatch("[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
         raise Rejected(f"{name!r} is not a name. Use lower-case letters, digits and single _.")
+    if re.search("_[0-9]", name):
+        raise Rejected(f"{name}: a digit cannot follow _. Use another name.")
     if len(name) > MAX_NAME:
         raise Rejected(f"{name} is too long. The maximum is {MAX_NAME} characters.")
     if name == "l":

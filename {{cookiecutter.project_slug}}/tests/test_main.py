@@ -1,3 +1,4 @@
+import json
 import re
 import runpy
 import sys
@@ -214,6 +215,18 @@ async def test_a_websocket_route_can_depend_on_the_caller(app: FastAPI, as_user:
     for headers in ([], [(b"authorization", b"Bearer acme_test_malformed")]):
         rejected, _ = await connect(app, "/v1/echo", *headers)
         assert (rejected["type"], rejected["status"]) == ("websocket.http.response.start", 401)
+
+
+async def test_a_websocket_route_rejects_invalid_parameters_with_a_problem(
+    app: FastAPI, as_user: AsUser
+) -> None:
+    @app.websocket("/v1/echo/{number}")
+    async def echo(number: int, caller: CurrentCaller) -> None: ...
+
+    authorization = (b"authorization", f"Bearer {(await as_user()).api_key}".encode())
+    rejected, body = await connect(app, "/v1/echo/one", authorization)
+    assert rejected["status"] == 422
+    assert json.loads(body["body"])["errors"][0]["pointer"] == "/path/number"
 
 
 async def test_a_start_without_migrations_is_logged(

@@ -87,6 +87,17 @@ def test_an_env_file_that_cannot_be_read_is_one_sentence(
         load_settings(Settings)
 
 
+@pytest.mark.parametrize("line", ['LOG_LEVEL="error', "LOG_LEVEL", "LOG_LEVEL error"])
+def test_a_line_of_the_env_file_that_sets_nothing_is_rejected(
+    environment: pytest.MonkeyPatch, tmp_path: Path, line: str
+) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_text(f"# a comment\n\n{line}\nRATE_LIMIT=\n", "utf-8")
+    environment.setitem(Settings.model_config, "env_file", env_file)
+    with pytest.raises(SystemExit, match=r"\.env, line 3: must be NAME=value"):
+        load_settings(Settings)
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "sentence"),
     [

@@ -37,8 +37,12 @@ def create(
     name: Annotated[str, typer.Option(help="What the key is for.")],
     scope: Annotated[list[Scope] | None, typer.Option(help="Can be repeated.")] = None,
     all_scopes: Annotated[bool, typer.Option("--all-scopes", help="Grant all scopes.")] = False,
-    expires_in_days: Annotated[int | None, typer.Option(min=1, max=36_500)] = None,
-    never_expires: Annotated[bool, typer.Option("--never-expires")] = False,
+    expires_in_days: Annotated[
+        int | None, typer.Option(min=1, max=36_500, help="Default: API_KEY_EXPIRE_DAYS.")
+    ] = None,
+    never_expires: Annotated[
+        bool, typer.Option("--never-expires", help="The key works until it is revoked.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Create an API key"""
@@ -66,7 +70,8 @@ def create(
 
 @cli.command("list")
 def list_all(
-    email: Annotated[str | None, typer.Argument()] = None, as_json: AsJson = False
+    email: Annotated[str | None, typer.Argument(help="Only the keys of this user.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """List API keys"""
 

@@ -59,7 +59,8 @@ def run_in_sessions(work: Callable[[Database], Awaitable[T]]) -> T:
         fail(message)
     except ValidationError as error:
         for one in error.errors():
-            say(f"{'.'.join(map(str, one['loc']))}: {one['msg']}")
+            name = ".".join(map(str, one["loc"]))
+            say(f"{name}: {'must be an email address' if name == 'email' else one['msg']}")
         sys.exit(2)
 
 

@@ -6,11 +6,12 @@ of the database and of Redis, into problems.
 
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from http.client import responses as phrases
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from fastapi.routing import iter_route_contexts
 from limits.errors import StorageError
 from sqlalchemy.exc import DataError, InterfaceError, OperationalError
@@ -237,11 +238,17 @@ async def _handle_api_error(request: HTTPConnection, error: ApiError) -> Respons
     return problem(request, error)
 
 
-async def _handle_validation_error(request: Request, error: RequestValidationError) -> Response:
-    if isinstance(error.body, bytes):  # FastAPI does not parse a body of another media type
+async def _handle_validation_error(
+    request: HTTPConnection, error: RequestValidationError | WebSocketRequestValidationError
+) -> Response:
+    if isinstance(getattr(error, "body", None), bytes):  # of another media type: not parsed
         return problem(request, UnsupportedMediaType())
-    errors = error.errors()[:MAX_ERRORS]
-    found = [(_pointer(one["loc"]), one["msg"].removeprefix("Value error, ")) for one in errors]
+    found = []
+    for one in error.errors()[:MAX_ERRORS]:
+        # Without the position of an error in JSON, and without a character of an invalid UUID.
+        location = one["loc"][:1] if one.get("type") == "json_invalid" else one["loc"]
+        message = re.sub("^Value error, |(?<=UUID), .*", "", one["msg"])
+        found.append((_pointer(location), message))
     return problem(request, InvalidInput(*found))
 
 
@@ -283,6 +290,7 @@ def add_error_handlers(app: FastAPI, realm: str) -> None:
     app.state.realm = realm
     app.exception_handler(ApiError)(_handle_api_error)
     app.exception_handler(RequestValidationError)(_handle_validation_error)
+    app.exception_handler(WebSocketRequestValidationError)(_handle_validation_error)
     app.exception_handler(HTTPException)(_handle_http_exception)
     app.exception_handler(DataError)(_handle_data_error)
     for error in UNAVAILABLE:

@@ -172,7 +172,7 @@ def log_request(finished: FinishedRequest) -> None:
         "user_id": finished.user_id,
         "client": address and str(address),
     }
-    message = "%(method)s %(path)s %(status)s %(code)s %(duration_ms)s ms key_id=%(key_id)s"
+    message = "%(method)s %(path)s %(status)s %(duration_ms)s ms code=%(code)s key_id=%(key_id)s"
     access_log.info(message, fields, extra=fields)
 
 

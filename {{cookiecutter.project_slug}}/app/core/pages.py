@@ -76,7 +76,7 @@ def serve_home(app: FastAPI) -> None:
 
 def redirect(request: Request, path: str) -> Response:
     """To a path of this app, which can be below another path (`--root-path`)."""
-    return RedirectResponse(f"{request.scope.get('root_path', '')}{path}")
+    return RedirectResponse(f"{request.scope.get('root_path', '').rstrip('/')}{path}")
 
 
 def serve_docs(app: FastAPI) -> None:

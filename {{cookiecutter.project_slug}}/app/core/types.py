@@ -27,6 +27,8 @@ from pydantic_core import core_schema
 
 from app.core.errors import MAX_ERRORS
 
+MAX_JSON_LEVELS = 100  # pydantic could not serialize 256
+
 
 @dataclass(frozen=True)
 class MaxLength:
@@ -196,8 +198,10 @@ class Digits:
 DecimalText = Annotated[Decimal, PlainSerializer("{:f}".format, return_type=str)]
 
 
-def _check_json(value: JsonValue) -> JsonValue:
+def _check_json(value: JsonValue, levels: int = MAX_JSON_LEVELS) -> JsonValue:
     """JSON has no infinity. Half of a surrogate pair is no character."""
+    if not levels:
+        raise ValueError(f"Input should not have more than {MAX_JSON_LEVELS} levels")
     match value:
         case str() if re.search("[\0\ud800-\udfff]", value):
             raise ValueError("Input should not contain NUL or half of a surrogate pair")
@@ -205,11 +209,11 @@ def _check_json(value: JsonValue) -> JsonValue:
             raise ValueError("Input should only contain finite numbers")
         case list():
             for item in value:
-                _check_json(item)
+                _check_json(item, levels - 1)
         case dict():
             for name, item in value.items():
                 _check_json(name)
-                _check_json(item)
+                _check_json(item, levels - 1)
     return value
 
 

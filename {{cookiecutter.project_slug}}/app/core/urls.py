@@ -20,7 +20,7 @@ URL_EXPECTED = (
     "must be a URL such as sqlite:///./app.db or postgresql://user:password@host:5432/name; "
     'percent-encode "@", ":" and "/" in the password'
 )
-ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://(\[[0-9a-f:]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
+ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://(\[[0-9a-f:]+\]|[a-z0-9._-]+)(:[1-9][0-9]{0,4})?")
 
 
 def check_database_url(value: str, folder: Path) -> str:

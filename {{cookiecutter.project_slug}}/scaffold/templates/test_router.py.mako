@@ -24,7 +24,7 @@ Json = dict[str, Any]  # Any: a JSON document
 
 ${ALL} = "${names.path}"
 % if uniques:
-NUMBERS = count(1)
+NUMBERS = count(100)  # above the numbers in CHANGES
 % endif
 % if optional:
 DEFAULTS: Json = {

@@ -78,9 +78,11 @@ async def test_a_path_with_dots_is_not_found(client: AsyncClient) -> None:
 async def test_the_start_page_leads_to_the_console(app: FastAPI, client: AsyncClient) -> None:
     for path in ("/", "/console"):
         assert (await client.head(path)).headers["location"] == "/console/"
-    transport = ASGITransport(app, root_path="/api")
-    async with AsyncClient(transport=transport, base_url="http://test/api") as behind_proxy:
-        assert (await behind_proxy.get("/")).headers["location"] == "/api/console/"
+    for root_path in ("/api", "/api/"):
+        transport = ASGITransport(app, root_path=root_path)
+        async with AsyncClient(transport=transport) as behind_proxy:
+            home = await behind_proxy.get(f"http://test{root_path}/")
+        assert home.headers["location"] == "/api/console/"
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,13 @@ async def test_every_operation_rejects_a_body_that_cannot_be_read(
             response = await no_auth.request(method, path.format(**IDS), content=body, headers=JSON)
             assert response.status_code == status, path
             assert is_problem(response, status, response.json()["code"])
+            assert not re.search(r'"/body/\d', response.text)  # the position in the text
+
+
+async def test_the_message_about_an_invalid_id_does_not_quote_it(as_user: AsUser) -> None:
+    response = await (await as_user(admin=True)).get("/v1/users/zebra")
+    [error] = response.json()["errors"]
+    assert error == {"pointer": "/path/user_id", "detail": "Input should be a valid UUID"}
 
 
 @pytest.mark.parametrize(

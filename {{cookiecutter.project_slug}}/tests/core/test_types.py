@@ -30,6 +30,13 @@ Share = Annotated[Decimal, Digits(2, 2, ge=Decimal("-0.50"))]
 DOMAIN = f"{'b' * 60}.{'c' * 60}.{'d' * 60}.example"
 
 
+def nested(name: str, levels: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(levels - 1):
+        value = {name: value}
+    return value
+
+
 @pytest.mark.parametrize(
     ("kind", "value", "expected"),
     [
@@ -49,6 +56,7 @@ DOMAIN = f"{'b' * 60}.{'c' * 60}.{'d' * 60}.example"
         (Day, "2030-01-31", date(2030, 1, 31)),
         (Day, date(2030, 1, 31), date(2030, 1, 31)),
         (JsonObject, {"a": [1, None, {"b": 1.5}]}, {"a": [1, None, {"b": 1.5}]}),
+        (JsonObject, nested("a", 100), nested("a", 100)),
         (Moment, datetime(2030, 1, 31, tzinfo=UTC), datetime(2030, 1, 31, tzinfo=UTC)),
         (Email, f"{'a' * 63}@{DOMAIN}", f"{'a' * 63}@{DOMAIN}"),
         (Network, "203.0.113.0/24", "203.0.113.0/24"),
@@ -84,6 +92,7 @@ MOMENTS = (
         (Url, ["", "example.com", "ftp://example.com", "https://a b", "https://a/\n", "https://é"]),
         (Day, ["2030-02-30", "2030-1-1", 0, "2030-01-31T00:00:00"]),
         (JsonObject, [[], "{}", {"a": "\0"}, {"\0": 1}, {"a": [float("inf")]}, {"a": "\ud800"}]),
+        (JsonObject, [nested("a", 101), {"a": [[nested("a", 98)]]}]),
         (Network, ["", "secret", "10.0.0.1/8", "300.0.0.0/8", "fe80::1%eth0", "::/129"]),
     ],
 )

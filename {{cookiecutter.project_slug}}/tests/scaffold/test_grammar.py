@@ -36,6 +36,7 @@ def parse(text: str) -> list[Field]:
         ("input:line", "is a builtin"),
         ("order:int", "is a reserved word of SQL"),
         ("Size:int", "is not a name"),
+        ("size_1:int", "a digit cannot follow _"),
         ("copy:bool", "is a name that the generated code uses"),
         ("limit:bool", "reserved word"),
         ("registry:line", "is a name that the generated code uses"),

@@ -36,7 +36,25 @@ UNIX = '            scope["client"] = ("unix", {})'
 
 NETWORK = "Network = Annotated[str, Field(max_length={}), AfterValidator(_network)]"
 
+HEALTH = "    except ({}, {}):"
+LOWER = "        connection.create_function({})"
+
 EQUIVALENTS: dict[tuple[str, str, str], str] = {
+    (
+        "app/settings.py",
+        'SettingsT = TypeVar("SettingsT", bound=EnvSettings)',
+        "SettingsT = TypeVar('SettingsT')",
+    ): "Only mypy reads it.",
+    ("app/core/errors.py", "    title: str", "    pass"): "Only mypy reads it.",
+    ("app/core/health.py", HEALTH.format("SQLAlchemyError", "OSError"), HEALTH.format("OSError", "SQLAlchemyError")): (
+        "Both are caught."
+    ),
+    (
+        "app/core/database.py",
+        LOWER.format('"lower", 1, _lower, deterministic=True'),
+        LOWER.format("'lower', 1, _lower"),
+    ): "Only indexes of expressions need it, and SQLite can then optimize.",
+    ("app/main.py", "    gc.set_threshold(50_000)", "    pass"): "The app only gets slower.",
     ("app/core/database.py", "        cursor.close()", "        cursor"): "It is closed when it is collected.",
     (
         "app/api_keys/service.py",

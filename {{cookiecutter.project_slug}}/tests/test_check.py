@@ -1,4 +1,5 @@
 import sys
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -40,6 +41,19 @@ def test_each_invalid_setting_is_a_problem_also_those_of_features(
     environment.setenv("ITEM_LIMIT", "many")
     variables = [problem.partition(":")[0] for problem in find_problems()]
     assert variables == ["RATE_LIMIT", "LOG_LEVEL", "ITEM_LIMIT"]
+
+
+def test_a_problem_of_several_kinds_of_settings_is_named_once(
+    environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class ItemSettings(EnvSettings): ...
+
+    env_file = tmp_path / ".env"
+    env_file.write_text("LOG_LEVEL", "utf-8")
+    for kind in EnvSettings.__subclasses__():
+        environment.setitem(kind.model_config, "env_file", env_file)
+    [problem] = find_problems()
+    assert problem.startswith(f"{env_file}, line 1: ")
 
 
 def test_a_route_that_needs_no_key_is_a_problem(environment: pytest.MonkeyPatch) -> None:

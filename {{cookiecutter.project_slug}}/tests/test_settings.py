@@ -87,6 +87,11 @@ def test_an_env_file_that_cannot_be_read_is_one_sentence(
         load_settings(Settings)
 
 
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        make_settings().rate_limit = None  # type: ignore[misc] # mypy rejects it too
+
+
 @pytest.mark.parametrize("line", ['LOG_LEVEL="error', "LOG_LEVEL", "LOG_LEVEL error"])
 def test_a_line_of_the_env_file_that_sets_nothing_is_rejected(
     environment: pytest.MonkeyPatch, tmp_path: Path, line: str

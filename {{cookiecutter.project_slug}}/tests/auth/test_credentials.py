@@ -1,8 +1,10 @@
+from urllib.parse import quote
+
 import pytest
 from fastapi import FastAPI, Request
 from httpx import AsyncClient, Response
 
-from app.auth.credentials import contains_key
+from app.auth.credentials import contains_key, take_credentials
 from app.auth.dependencies import CurrentCaller
 from tests.conftest import AsUser
 
@@ -56,6 +58,14 @@ async def test_only_the_enabled_locations_are_read(
         await client.get(ME, params={"api_key": me.api_key}),
     ]
     assert [response.status_code for response in responses] == statuses
+
+
+def test_a_key_is_redacted_in_both_forms_of_the_path() -> None:
+    path = f"/é/acme_live_{'a' * 16}_{'b' * 49}"
+    scope = {"headers": [], "path": path, "raw_path": quote(path).encode(), "query_string": b""}
+    take_credentials(scope, [])
+    assert scope["path"] == f"/é/acme_live_{'a' * 16}_***"
+    assert scope["raw_path"] == b"/%C3%A9/acme_live_" + b"a" * 16 + b"_%2A%2A%2A"
 
 
 async def test_two_authorization_headers_are_rejected_even_if_one_is_valid(

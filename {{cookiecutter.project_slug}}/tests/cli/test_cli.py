@@ -43,6 +43,11 @@ def test_help_does_not_import_the_app() -> None:
         assert not modules & {"fastapi", "sqlalchemy", "alembic"}
 
 
+def test_without_a_command_the_commands_are_listed(run: Run) -> None:
+    assert "purge" in run().output
+    assert "rotate" in run("keys").output
+
+
 def test_start_creates_the_first_admin_once(run: Run) -> None:
     first = run("start", "Admin@Example.com")
     (key,) = as_json(run, "keys", "list", ADMIN)

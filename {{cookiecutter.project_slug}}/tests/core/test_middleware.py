@@ -240,6 +240,22 @@ async def test_a_request_that_cannot_be_cancelled_gets_a_503_in_time(
 
 
 @pytest.mark.parametrize("settings", [{"request_timeout_seconds": 0.05}], indirect=True)
+async def test_a_request_that_timed_out_ends_after_its_response(app: FastAPI) -> None:
+    @app.get("/stuck")
+    async def stuck() -> None:
+        await asyncio.Event().wait()
+
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        await asyncio.sleep(0.01)
+        sent.append(message)
+
+    await asyncio.wait_for(app(scope_of("/stuck"), AsyncMock(), send), 10)
+    assert [message.get("status") for message in sent] == [503, None]
+
+
+@pytest.mark.parametrize("settings", [{"request_timeout_seconds": 0.05}], indirect=True)
 async def test_a_body_that_does_not_arrive_in_time_gets_a_408_and_is_no_error(
     app: FastAPI, client: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:

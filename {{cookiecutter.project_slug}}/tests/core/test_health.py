@@ -112,6 +112,14 @@ async def test_not_ready_while_the_database_is_frozen(
     assert await problem_of(app) == "The database does not respond."
 
 
+async def test_a_cancelled_probe_does_not_cancel_the_others(app: FastAPI) -> None:
+    readiness = app.state.readiness
+    probes = [asyncio.create_task(readiness.find_problem()) for _ in range(2)]
+    await asyncio.sleep(0)
+    probes[0].cancel()
+    assert await probes[1] is None
+
+
 async def test_not_ready_behind_a_pooler_without_the_setting(
     app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,11 @@ from tests.demo import free_port
 
 SH = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+UNKNOWN_REVISION = """
+import sqlite3
+with sqlite3.connect("app.db") as database:
+    database.execute("UPDATE alembic_version SET version_num = 'deleted'")
+"""
 SERVES = re.compile(r"^(?:make run|.*\buvicorn .*)$", re.MULTILINE)
 
 # The commands after `serve` are those of a second terminal. A second server replaces the first. KEY is the key that the
@@ -135,10 +140,13 @@ def test_the_messages_in_the_projects_readme_are_those_that_people_see(bake: Bak
             (PROJECT / "app/core/postgresql.py").read_text("utf-8"),  # test_pooler.py sees it
             (PROJECT / "app/core/errors.py").read_text("utf-8"),
             "error: externally-managed-environment",  # of pip
+            "No module named venv",  # of an old Python
+            "error: No interpreter found for Python >=3.11",  # of uv
+            complaint(project, f"{python[:-3]} -c {shlex.quote(UNKNOWN_REVISION)} && make migrate"),
         ]
     readme = (project / "README.md").read_text("utf-8").partition("## When something is wrong")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (`.*?) \|", readme, re.MULTILINE)
-    assert len(rows) == 9
+    assert len(rows) == 11
     for row in rows:
         for message in re.findall(r"`(.*?)`", row):
             if message != ".venv":

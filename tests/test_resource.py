@@ -220,7 +220,6 @@ RESOURCE = {"name": "project", "fields": "name:name"}
         (nothing, {"name": "project", "owner": "me", "fields": "name:name"}, "owner can only be none"),
         (nothing, {"name": "project", "fields": ""}, "fields is empty"),
         (nothing, {"resource": "item", "add": ""}, "Give a field: "),
-        (nothing, {"resource": "item", "add": "create:enum(a,b)?"}, "The name of the type ItemCreate is taken."),
         (nothing, {"name": "status", "fields": "name:name"}, "The name of the type Status is taken."),
         (nothing, {"name": "project", "fields": "name:string"}, "string is not a type"),
         (nothing, {"name": "project", "fields": "a:int a:int"}, "Two fields have the name a"),

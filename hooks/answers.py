@@ -127,7 +127,7 @@ def program() -> str:
     return path.parent.name if path.name == "__main__.py" else path.stem
 
 
-def start() -> list[str]:
+def called_program() -> list[str]:
     """The first words of a command that starts the same program."""
     name = program()
     return [name] if shutil.which(name) else [sys.executable, "-m", name]
@@ -152,11 +152,11 @@ def command_with(answers: AnswersSoFar) -> str:
     if program() == "cookiecutter":
         given = answers_in_command()
         kept = [one for one in arguments if one.partition("=")[0] not in given]
-        return shlex.join([*start(), *kept, *(f"{name}={answer}" for name, answer in answers.items())])
+        return shlex.join([*called_program(), *kept, *(f"{name}={answer}" for name, answer in answers.items())])
     if program() == "cruft" and arguments[:1] == ["create"]:
         if "--extra-context" in arguments:
             del arguments[(index := arguments.index("--extra-context")) : index + 2]
-        return shlex.join([*start(), *arguments, "--extra-context", json.dumps(answers, ensure_ascii=False)])
+        return shlex.join([*called_program(), *arguments, "--extra-context", json.dumps(answers, ensure_ascii=False)])
     return ""
 
 

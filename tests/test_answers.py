@@ -308,6 +308,7 @@ def test_with_postgresql_the_second_command_creates_the_database(machine: Machin
     done = machine.cookiecutter(template, "--no-input", "database=postgresql")
     createdb = "createdb --maintenance-db=postgresql://postgres@127.0.0.1:5432/postgres my_api"
     assert done.stdout.splitlines()[-3:-1] == [createdb, "make run"]
+    assert f"`{createdb}`" in (machine.out / "my-api/README.md").read_text("utf-8")
 
 
 def test_the_last_lines_are_three_commands(machine: Machine, template: Path) -> None:

@@ -22,6 +22,8 @@ EVERYTHING = (
     "level:enum(a-b,c_d) project:ref(project) task:ref(task)? nick:name? homepage:url? extra:json? until:moment? "
     "is_new:bool? kind:enum(x,y)? size:int[5..]? weight:float?"
 )
+# The constraint of this enum is a line with more than 100 characters.
+STATUSES = "draft,submitted,approved,rejected,archived,cancelled,completed,in_progress,on_hold,refunded"
 # The tests that read all routes, tables and imports.
 GENERAL = ("test_layers.py", "test_main.py", "test_migrations.py", "test_secrets.py", "core/test_openapi.py")
 SEED = 20261126
@@ -66,7 +68,9 @@ def test_resources_and_fields_are_added(project: Path, database: dict[str, str])
     add(project, resource="task", add="level:enum(low,high)=low cost:decimal[0..]=0 note:text? size:int[..9]=3")
     add(project, name="assignment", fields="assignee:ref(user)")
     add(project, name="host", fields="amount:decimal(12,8)[0..] parts:decimal(5,0)=3 status:enum(a,b) status:ref(user)")
-    check(project, "projects", "tasks", "things", "assignments", "hosts", **database)
+    add(project, name="voucher", fields="code:int[0..]!")
+    add(project, name="order_line", fields=f"status:enum({STATUSES})")
+    check(project, "projects", "tasks", "things", "assignments", "hosts", "vouchers", "order_lines", **database)
     if database != FRUGAL:  # the test of thirty resources runs all tests on SQLite
         run(["make", "test"], project, **database | {"PYTEST_XDIST_AUTO_NUM_WORKERS": "2"})  # or it takes ten minutes
 
@@ -200,6 +204,11 @@ def break_main(project: Path) -> None:
     main.write_text(main.read_text("utf-8").replace("include_router (", "add_router("), "utf-8")
 
 
+def add_type(project: Path) -> None:
+    with (project / "app/parts/schemas.py").open("a", encoding="utf-8") as file:
+        file.write("\n\nItemSize = int\n")
+
+
 def nothing(_: Path) -> None: ...
 
 
@@ -221,6 +230,7 @@ RESOURCE = {"name": "project", "fields": "name:name"}
         (nothing, {"name": "project", "fields": ""}, "fields is empty"),
         (nothing, {"resource": "item", "add": ""}, "Give a field: "),
         (nothing, {"name": "status", "fields": "name:name"}, "The name of the type Status is taken."),
+        (add_type, {"resource": "item", "add": "size:int[0..9]=1"}, "The name of the type ItemSize is taken."),
         (nothing, {"name": "project", "fields": "name:string"}, "string is not a type"),
         (nothing, {"name": "project", "fields": "a:int a:int"}, "Two fields have the name a"),
         (nothing, {"name": "project", "fields": "created_at:moment"}, "is a column of every resource"),

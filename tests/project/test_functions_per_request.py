@@ -39,7 +39,7 @@ async def count_calls(client: KeyClient, method: str, path: str, body: object) -
     def profile(frame: FrameType, event: str, _: object) -> None:
         code = frame.f_code
         is_ours = code.co_filename.startswith(str(APP))
-        is_function = not code.co_name.endswith("comp>")  # Python 3.11 calls them (PEP 709)
+        is_function = not code.co_name.endswith("comp>")  # PEP 709: 3.11 calls them
         if event == "call" and is_ours and is_function and frame not in seen:
             seen.add(frame)
             calls[code] += 1

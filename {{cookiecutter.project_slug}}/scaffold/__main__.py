@@ -93,9 +93,9 @@ def add_field(options: dict[str, str]) -> None:
         raise Rejected('Give a field: make field resource=item add="archived:bool=false"')
     names = known[0].names
     fields = parse_fields(options["add"], names, targets)
-    check_types([], fields)
     for field in fields:
         check_addition(field)
+    check_types([], fields)
     columns = " and ".join(field.name for field in fields)
     with migrated_changes(f"add {columns} to {names.labels}", dry=bool(options["dry"])) as files:
         for module, edit in (
@@ -111,13 +111,13 @@ def add_field(options: dict[str, str]) -> None:
 
 
 def check_types(types: Sequence[str], fields: Sequence[Field]) -> None:
-    """Raises Rejected if two types would have the same name: OpenAPI would rename both."""
+    """Raises Rejected if a type has the name of another one. OpenAPI would rename both."""
     files = [*(ROOT / "app").glob("*/models.py"), *(ROOT / "app").glob("*/schemas.py")]
     text = "\n".join(file.read_text("utf-8") for file in files)
     taken = re.findall(r"^(?:class )?(\w+)(?:\(| = )", text, re.MULTILINE)
-    types = [*types, *(one.own_type for one in fields if one.kind == "enum" or one.definition)]
-    for one in types:
-        if one in taken or types.count(one) > 1:
+    own = [field.own_type for field in fields if field.kind == "enum" or field.definition]
+    for one in (*types, *own):
+        if one in taken:
             raise Rejected(f"The name of the type {one} is taken. Use another name.")
 
 

@@ -99,8 +99,8 @@ def parse_members(field: Field, arguments: str | None, _: Sequence[Target]) -> F
     are_valid = all(MEMBER.fullmatch(one) and len(one) <= 30 for one in members)
     if not are_valid or len({*map(member_name, members)}) < max(len(members), 2):
         raise Rejected(
-            f"{field.name}: write enum(a,b) with two or more different values of lower-case "
-            "letters, digits, - and _."
+            f"{field.name}: write enum(a,b) with two or more different values of up to 30 "
+            "lower-case letters, digits, - and _."
         )
     return replace(field, members=members)
 

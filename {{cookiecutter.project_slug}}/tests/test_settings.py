@@ -142,6 +142,7 @@ def test_a_line_of_the_env_file_that_sets_nothing_is_rejected(
         ("REDIS_URL", "redis://me:12#secret@host", "must be redis://host:port/0"),
         ("REDIS_URL", "redis://host:secret@x:y", "must be redis://host:port/0"),
         ("CORS_ORIGINS", "https://front.example/", "must be origins such as"),
+        ("CORS_ORIGINS", "https://front.example:080", "must be origins such as"),
         ("CORS_ORIGINS", "front.example", "must be origins such as"),
         ("CORS_ORIGINS", '["https://front.example"]', "must be origins such as"),
         ("CORS_ORIGINS", "https://*.example.com", "must be origins such as"),

@@ -32,7 +32,7 @@ class CredentialsMiddleware:
 
 
 def take_credentials(scope: Scope, locations: list[Location]) -> Credentials:
-    """Whitespace around a key is not part of it (RFC 9110, 5.5 and 11.4). No empty key counts."""
+    """Ignores empty keys, and whitespace around a key (RFC 9110, 5.5 and 11.4)."""
     found: list[str] = []
     authorization_headers = 0
     scope["headers"] = headers = list(scope["headers"])  # the parsed headers hide duplicates

@@ -57,8 +57,10 @@ async def test_without_a_valid_key_the_body_is_not_read(app: FastAPI) -> None:
 
 
 async def test_a_missing_scope_is_reported_before_invalid_fields(as_user: AsUser) -> None:
-    response = await (await as_user(scopes=[])).post(KEYS, json={"unknown": 1})
+    me = await as_user(scopes=[])
+    response = await me.post(KEYS, json={"unknown": 1})
     assert is_problem(response, 403, "insufficient_scope")
+    assert is_problem(await send_broken_json(me, KEYS, me.api_key), 422, "invalid_input")
 
 
 @pytest.mark.parametrize(
